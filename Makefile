@@ -10,10 +10,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
+PIP_OPTIONS ?=  # --no-compile: a minute of processor time less; modules are then compiled when they are first imported
+
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
 setup: .venv/.ready  ## the environment, in .venv
@@ -68,7 +70,7 @@ test: .venv/.ready  ## the fast tests, a few minutes on 2 cores
 test-slow: .venv/.ready  ## the slow tests: whole pipelines, a real Prefect server, a real browser
 	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak"
 
-soak: .venv/.ready  ## tests of many minutes, before a release: deployed topology, nightly runs, a Dask cluster, kills, edits during runs, load on the server
+soak: .venv/.ready  ## tests of many minutes, before a release: deployed topology, runs by the clock, a Dask cluster, kills, edits during runs, load on the server, intervals over many draws
 	$(BIN)/pytest -m soak
 
 FUZZ_SECONDS ?= 600
@@ -86,7 +88,7 @@ newest:  ## weekly: run the server, schedule and deploy tests with the newest ve
 	grep '^torch==' constraints.txt > build/newest/torch.txt
 	build/newest/bin/python -m pip install --quiet --constraint build/newest/torch.txt --editable ".[dev]"
 	build/newest/bin/python -m pip list | grep -iE '^(prefect|fastapi|starlette|sqlalchemy|uvicorn|dvc|great)'
-	PATH="$(CURDIR)/build/newest/bin:$$PATH" build/newest/bin/pytest tests/flows/test_temporary_server.py tests/flows/test_scheduling.py tests/flows/test_prefect.py
+	PATH="$(CURDIR)/build/newest/bin:$$PATH" build/newest/bin/pytest tests/flows/test_temporary_server.py tests/flows/test_scheduling.py tests/flows/test_prefect.py tests/flows/test_monitoring_in_prefect.py
 	rm -rf build/newest
 
 check: .venv/.ready  ## ruff, typos and strict types

@@ -17,7 +17,6 @@ random step is the mean of all steps.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ from seedling.models.model import single_threaded
 from seedling.models.saving import make_features
 from seedling.models.training import FitContext
 from seedling.records.candidates import StepContributionRecord
+from seedling.records.evaluation import AdviceRecord
+from seedling.records.stage_notes import LabelIssueEstimate
 from seedling.stats.statistics import softmax, wilson
 from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import TrainingData
@@ -149,9 +150,9 @@ def add_label_errors(
     return labels
 
 
-def source_of(advice: Mapping[str, Any]) -> int:
+def source_of(advice: AdviceRecord) -> int:
     """Return the source that a step names."""
-    return int(advice["text"].rpartition(" ")[2])
+    return int(advice.text.rpartition(" ")[2])
 
 
 def simulate_start(
@@ -187,12 +188,19 @@ def simulate_start(
     advice = next_steps(
         curve,
         rows={"pool": len(pool)},
-        label_issues={
-            "expected": label_issues.expected,
-            "labels": len(rows),
-            "items_per_minute": 20,
-            "budget": budget(label_issues, 20),
-        },
+        label_issues=LabelIssueEstimate(
+            labels=len(rows),
+            expected=label_issues.expected,
+            between=label_issues.between,
+            flagged=int(label_issues.flagged.sum()),
+            policy="report",
+            repaired=0,
+            unrepaired_classes=(),
+            by_class=(),
+            pairs=(),
+            items_per_minute=20.0,
+            budget=budget(label_issues, 20),
+        ),
         errors=errors_by_class(right, truth[report_rows], classes),
         labels={
             name_of_class: int((noisy_labels == class_index).sum()) for class_index, name_of_class in enumerate(classes)
@@ -220,17 +228,17 @@ def simulate_start(
         followed_rows, labels = follow(
             step, rows, noisy_labels, source, truth, pool_by_confidence, label_issues, classes
         )
-        augmented = None if step["what"] == "leave_out" else changed
+        augmented = None if step.what == "leave_out" else changed
         model = fit_with_augmented_rows(features, augmented, followed_rows, labels, len(classes))
         after = model.logits(Inputs(features[test_rows])).argmax(axis=1) == truth[test_rows]
         gain = float(after.mean()) - before
-        outcome = {"what": step["what"], "expected": (step["gain"] or {}).get("value"), "gained": gain}
-        outcomes.append(outcome | ({"right": source_of(step) == bad_source} if step["what"] == "fix_source" else {}))
+        outcome = {"what": step.what, "expected": step.gain.value if step.gain else None, "gained": gain}
+        outcomes.append(outcome | ({"right": source_of(step) == bad_source} if step.what == "fix_source" else {}))
     return outcomes
 
 
 def follow(  # noqa: PLR0913  (the labeled rows, the pool and the truth, each as an array)
-    advice: Mapping[str, Any],
+    advice: AdviceRecord,
     rows: np.ndarray,
     noisy_labels: np.ndarray,
     source: np.ndarray,
@@ -240,20 +248,20 @@ def follow(  # noqa: PLR0913  (the labeled rows, the pool and the truth, each as
     classes: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the labeled rows and their labels after the step; `pool` is sorted by confidence, the lowest first."""
-    if advice["what"] == "check_labels":
+    if advice.what == "check_labels":
         labels = noisy_labels.copy()
         checked_rows = np.argsort(-label_issues.p_label_error, kind="stable")[
-            : int(advice["text"].split()[3].replace(",", ""))
+            : int(advice.text.split()[3].replace(",", ""))
         ]
         labels[checked_rows] = truth[rows[checked_rows]]
         return rows, labels
-    if advice["what"] == "leave_out":
+    if advice.what == "leave_out":
         return rows, noisy_labels
-    if advice["what"] == "fix_source":
+    if advice.what == "fix_source":
         return rows, np.where(source == source_of(advice), truth[rows], noisy_labels)
-    count = int(advice["text"].split()[1].replace(",", ""))
-    if advice["what"] == "collect_class":
-        name = advice["text"].partition("“")[2].partition("”")[0]
+    count = int(advice.text.split()[1].replace(",", ""))
+    if advice.what == "collect_class":
+        name = advice.text.partition("“")[2].partition("”")[0]
         pool = pool[truth[pool] == classes.index(name)]
     followed_rows = np.concatenate([rows, pool[:count]])
     return followed_rows, np.concatenate([noisy_labels, truth[pool[:count]]])

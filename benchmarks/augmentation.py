@@ -196,7 +196,7 @@ def one_seed(
     if modality == "text":
         words = sorted({word for text in parents.payloads for word in text.lower().split() if word.isalpha()})
         near = read_thesaurus(data / "wordnet_synonyms" / "data.parquet") if data else {}
-        context = Context(near, words)
+        context = Context(near, [*map(str, words)])
     resources = Resources({}, context)
     began = time.perf_counter()
     screening = screen(parents, WEIGHT, config, resources, lambda *_: None)
@@ -212,7 +212,7 @@ def one_seed(
         "auto": (maker_for(screening.policy) if screening.policy else None, screening.per_row),
         **{peer: (make, ROWS_PER_PARENT) for peer, make in peers(modality).items()},
     }
-    result = [
+    result: list[dict[str, Any]] = [
         {
             "learner": learner,
             "way": policy_name,

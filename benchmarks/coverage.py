@@ -119,7 +119,7 @@ def truths(population: SplitSetting) -> dict[str, float]:
     probabilities, blurred, truth, groups = split(population, np.random.default_rng(0))
     params = EvaluateParams(bootstrap_draws=200)
     values = {
-        name: interval["value"]
+        name: interval.value
         for name, interval in with_intervals(probabilities, truth, groups, params, 0).items()
         if interval
     }
@@ -133,9 +133,7 @@ def covered(setting: SplitSetting, seed: int, true_values: dict[str, float]) -> 
     probabilities, blurred, truth, groups = split(setting, np.random.default_rng([1, seed]))
     intervals = with_intervals(probabilities, truth, groups, PARAMS, seed)
     result = {
-        name: interval["low"] <= true_values[name] <= interval["high"]
-        for name, interval in intervals.items()
-        if interval
+        name: interval.low <= true_values[name] <= interval.high for name, interval in intervals.items() if interval
     }
     for name, (old, new) in differences(probabilities, blurred, truth).items():
         wrong = difference_if_wrong(blurred, probabilities, log_losses) if name.startswith("log_loss") else 1.0

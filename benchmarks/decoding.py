@@ -24,6 +24,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -65,6 +66,7 @@ class Records:
 def write_photographs(data: Path, count: int, folder: Path) -> None:
     """Write the first photographs of trashnet: 30 % to labeled/, 20 % to test/, and the others to unlabeled/."""
     frame = pd.read_parquet(data / "trashnet/data.parquet").drop_duplicates("image").head(count)
+    row: Any
     for number, row in enumerate(frame.itertuples()):
         split = "labeled" if number < 0.3 * count else "test" if number < 0.5 * count else "unlabeled"
         target = folder / split if split == "unlabeled" else folder / split / str(row.label)
@@ -154,16 +156,28 @@ def measure(setting: str, arguments: argparse.Namespace) -> list[Measurement]:
     ]
 
 
+def measurement_of(row: dict[str, str]) -> Measurement:
+    """Return the measurement of one line of the results."""
+    return Measurement(
+        setting=row["setting"],
+        system=row["system"],
+        metric=row["metric"],
+        value=float(row["value"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        unit=row["unit"],
+        n=int(row["n"]),
+        command=row["command"],
+    )
+
+
 def earlier_results(system: str, settings: list[str]) -> list[Measurement]:
     """Return the rows of results/decoding.csv that this call does not measure again."""
     path = RESULTS / "decoding.csv"
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [
-            Measurement(**{**row, **{name: float(row[name]) for name in ("value", "low", "high")}, "n": int(row["n"])})
-            for row in csv.DictReader(file)
-        ]
+        rows = [measurement_of(row) for row in csv.DictReader(file)]
     return [row for row in rows if row.system != system or row.setting not in settings]
 
 

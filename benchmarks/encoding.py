@@ -106,7 +106,8 @@ def main() -> None:
     parser.add_argument("--only", nargs=2)
     arguments = parser.parse_args()
     if arguments.only:
-        print(measure(*arguments.only, arguments))
+        kind, system = arguments.only
+        print(measure(kind, system, arguments))
         return
     command = (
         f"python benchmarks/encoding.py --data DATA --backbone BACKBONE --rows {arguments.rows} "
@@ -117,7 +118,7 @@ def main() -> None:
         ("texts", "all-MiniLM-L6-v2, messages, one core", "sentence-transformers"),
         ("images", "MobileNetV2 at 224, photographs, two cores", "transformers, plain loop"),
     ):
-        rates = {system: [] for system in SYSTEMS}
+        rates: dict[str, list[float]] = {system: [] for system in SYSTEMS}
         for _ in range(arguments.repeats):
             for system in SYSTEMS:
                 rates[system].append(alone(kind, system, arguments))

@@ -72,7 +72,7 @@ def one_seed(
         synthesize(params, config, collected=here / "validate", validated=here / "validate", output=here / "made")
         numbers: dict[str, float] = {"seconds": time.perf_counter() - began}
         manifest, kept = read_manifest(here / "made"), read(here / "made", ["id", "label"])
-        numbers["copies"] = manifest["reasons"].get("copy_of_a_parent", 0) / max(1, manifest["rows"]["in"])
+        numbers["copies"] = manifest.reasons.get("copy_of_a_parent", 0) / max(1, manifest.rows.rows_in)
         content = dict(payloads([here / "made"], kept["id"]))
         generated = [content[row_id] for row_id in kept["id"]]
     number = {label: class_index for class_index, label in enumerate(classes)}

@@ -33,6 +33,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_recall_
 from sklearn.model_selection import StratifiedKFold
 
 from seedling.config.params import EncoderParams, WorkspaceConfig
+from seedling.dataset.generation import Modality
 from seedling.features.classical import Inputs
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.label_quality.label_issues import LabelIssues
@@ -63,7 +64,7 @@ class Rows:
     @property
     def wrong(self) -> np.ndarray:
         """Whether the label of a row is wrong: (n_rows,)."""
-        return self.labels != self.right
+        return np.asarray(self.labels != self.right)
 
 
 def load(data: Path, backbone: str | None, setting: str) -> Rows:
@@ -75,7 +76,7 @@ def load(data: Path, backbone: str | None, setting: str) -> Rows:
     classes = sorted(noisy.unique())
     test = test[test["label"].isin(classes)]
     number = {label: class_index for class_index, label in enumerate(classes)}
-    modality = "text" if "text" in frame else "image"
+    modality: Modality = "text" if "text" in frame else "image"
     encoder = EncoderParams(model="all-MiniLM-L6-v2" if modality == "text" else backbone) if backbone else None
     with tempfile.TemporaryDirectory() as folder:
         maker = make_features(
@@ -285,10 +286,10 @@ def main() -> None:
                     f"{share:.0%} made wrong"
                 )
                 with single_threaded():
-                    draws = [measure_small_sample(rows, n_rows, share, seed) for seed in range(arguments.promises)]
-                for key in draws[0]:
+                    samples = [measure_small_sample(rows, n_rows, share, seed) for seed in range(arguments.promises)]
+                for key in samples[0]:
                     system, _, metric = key.partition("|")
-                    values = [metrics[key] for metrics in draws]
+                    values = [metrics[key] for metrics in samples]
                     line = (*mean_with_interval(values), "share", len(values), command)
                     measurements.append(Measurement(where, system, metric, *line))
         write("label_errors", measurements)

@@ -66,18 +66,20 @@ def draw(
         fit_logistic_regression(features, rows, labels_of_rows, classes).logits(Inputs(features[test_rows]))
         / temperature
     )
-    estimate = label_errors(shares, labels, TEST) or {}  # never None with this number of rows
+    estimate = label_errors(shares, labels, TEST)
+    if estimate is None:
+        raise ValueError(f"{TEST} test rows are too few for an estimate")
     wrong, right = float((labels != truth[test_rows]).mean()), float((shares.argmax(axis=1) == truth[test_rows]).mean())
-    estimated, accuracy = estimate["rate"], estimate["accuracy"]
+    estimated, accuracy = estimate.rate, estimate.accuracy
     return {
         "rate": wrong,
-        "estimated rate": estimated["value"],
-        "rate within its interval": float(estimated["low"] - 1e-9 <= wrong <= estimated["high"] + 1e-9),
+        "estimated rate": estimated.value,
+        "rate within its interval": float(estimated.low - 1e-9 <= wrong <= estimated.high + 1e-9),
         "cleanlab's rate": num_label_issues(labels, shares) / TEST,
         "accuracy against the true classes": right,
         "accuracy against the labels": float((shares.argmax(axis=1) == labels).mean()),
-        "estimated accuracy": accuracy["value"],
-        "accuracy within its interval": float(accuracy["low"] <= right <= accuracy["high"]),
+        "estimated accuracy": accuracy.value,
+        "accuracy within its interval": float(accuracy.low <= right <= accuracy.high),
     }
 
 

@@ -208,7 +208,7 @@ def wait_for_run(site: Site, earlier_run_ids: set[str]) -> dict[str, Any]:
         started = {"RUNNING", *TERMINAL_STATES} - {"CANCELLED"}  # canceled: due while another run was active
         return next((run for run in runs if run["state"]["type"] in started), None)
 
-    return dict(wait_for(working, MAX_RUN_SECONDS, "a scheduled run") or {})
+    return wait_for(working, MAX_RUN_SECONDS, "a scheduled run")
 
 
 def wait_for_end(site: Site, run_id: str) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def wait_for_end(site: Site, run_id: str) -> dict[str, Any]:
         return run if run["state"]["type"] in TERMINAL_STATES else None
 
     try:
-        return dict(wait_for(ended, MAX_RUN_SECONDS) or {})
+        return wait_for(ended, MAX_RUN_SECONDS)
     except AssertionError:
         return dict(httpx.get(url, timeout=60).json())
 

@@ -45,7 +45,7 @@ from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.media import images
 from seedling.synthesize.templates import sample_sentences
 
-SIX_OPERATIONS = [
+SIX_OPERATIONS: list[str | dict[str, Any]] = [
     {"flip_left_right": {"p": 0.5}},
     {"rotate": 0.3},
     {"brightness_contrast": 0.3},
@@ -146,7 +146,8 @@ def _transforms_of(table: Table, side: int, rounds: int) -> None:
             lambda: cv2.mixChannels([image], [mixed], [2, 0, 0, 1, 1, 2]),
         ),
     ):
-        table.pair(f"{name}, {side} pixels", *milliseconds(ours, theirs, rounds=rounds), peer)
+        our_times, their_times = milliseconds(ours, theirs, rounds=rounds)
+        table.pair(f"{name}, {side} pixels", our_times, their_times, peer)
 
 
 def of_policies(table: Table, rounds: int) -> None:
@@ -173,11 +174,8 @@ def _policy_of(table: Table, side: int, rounds: int) -> None:
         compose.set_random_seed(next(seed))
         return compose(image=image)
 
-    table.pair(
-        f"six operations, {side} pixels",
-        *milliseconds(lambda: ours(image, next(seed)), by_compose, rounds=n_rounds),
-        "albumentations' Compose",
-    )
+    our_times, their_times = milliseconds(lambda: ours(image, next(seed)), by_compose, rounds=n_rounds)
+    table.pair(f"six operations, {side} pixels", our_times, their_times, "albumentations' Compose")
     augmented = [ours(image, number) for number in range(50)]
     for rows_per_parent in ROWS_PER_PARENT:
         _measure_rows_per_parent(table, image, augmented, rows_per_parent, n_rounds)

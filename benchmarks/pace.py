@@ -43,12 +43,14 @@ class Limit:
     def __init__(self, shape: str, rate: float, seconds: float) -> None:
         self.shape, self.rate, self.change_at = shape, rate, seconds / 2
         self.room = max(1.0, rate * (0.25 if shape == "small_bucket" else 1.0))
-        self.tokens, self.last, self.began, self.seen = self.room, None, None, deque()
+        self.tokens, self.seen = self.room, deque[float]()
+        self.last: float | None = None
+        self.began: float | None = None
         self.free_at = 0.0
 
     def ask(self, now: float) -> float:
         """Return 0 if the request is allowed, or else the seconds until one is."""
-        if self.began is None:
+        if self.began is None or self.last is None:
             self.began = self.last = now
         if self.shape in {"halves", "doubles"} and now - self.began > self.change_at:
             self.rate *= 0.5 if self.shape == "halves" else 2
@@ -83,6 +85,8 @@ class Server(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept a client."""
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError(f"The server needs a transport of a stream, not {type(transport).__name__}.")
         self.transport, self.buffer = transport, b""
 
     def data_received(self, data: bytes) -> None:
@@ -201,7 +205,7 @@ def run(system: str, shape: str, rate: float, seconds: float) -> list[tuple[floa
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.json"
         server, address = start_server(shape, rate, seconds, log)
-        settings = {"autothrottle": {"AUTOTHROTTLE_ENABLED": True}}
+        settings: dict[str, dict[str, object]] = {"autothrottle": {"AUTOTHROTTLE_ENABLED": True}}
         settings["fixed_delay"] = {"DOWNLOAD_DELAY": 1 / rate, "RANDOMIZE_DOWNLOAD_DELAY": False}
         if system == "seedling":
             command, job_file = seedling(address, Path(folder)), Path(folder) / "given.json"

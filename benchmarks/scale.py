@@ -16,8 +16,10 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from record import Measurement, write
 
 LABELED = 100
@@ -34,10 +36,10 @@ def filters(rows: int) -> tuple[float, float]:
     from seedling.pseudo_label.filters import FILTERS, FilterInput
 
     rng = np.random.default_rng(0)
-    probabilities = rng.random((rows, 10), dtype=np.float32)
+    probabilities: NDArray[Any] = rng.random((rows, 10), dtype=np.float32)
     probabilities **= 8
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    standard_deviation = rng.random(rows, dtype=np.float32)
+    standard_deviation: NDArray[Any] = rng.random(rows, dtype=np.float32)
     agrees = standard_deviation > 0.2
     began = time.perf_counter()
     filter_input = FilterInput(probabilities, agrees, 0.5, np.zeros(10, dtype=bool), standard_deviation)
@@ -100,7 +102,9 @@ def main() -> None:
     parser.add_argument("--pools", type=int, nargs="+", default=[30_000, 300_000, 1_000_000], help="rows in the pool")
     arguments = parser.parse_args()
     command = f"python benchmarks/scale.py --parts {' '.join(arguments.parts)}"
-    sizes = [("filters", filters, 10_000_000, "10,000,000 rows x 10 classes", "all filters")]
+    sizes: list[tuple[str, Callable[[int], tuple[float, float]], int, str, str]] = [
+        ("filters", filters, 10_000_000, "10,000,000 rows x 10 classes", "all filters")
+    ]
     if "line" in arguments.parts:
         command += f" --pools {' '.join(str(pool_rows) for pool_rows in arguments.pools)}"
         sizes += [

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,7 +58,7 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, psutil.Popen]]:
     local = ["--local-directory", str(folder), "--no-dashboard", "--scheduler-file", str(file)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet: dict[str, Any] = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     processes = [psutil.Popen([*command, "--no-dashboard", "--scheduler-file", str(file)], **quiet)]
     try:
         until = time.monotonic() + START_TIMEOUT_SECONDS

@@ -185,7 +185,7 @@ def main() -> None:
                         f"{name}, predict",
                         system,
                         "rate",
-                        *mean_with_interval(values),
+                        *mean_with_interval(values.tolist()),
                         "rows/s",
                         arguments.draws,
                         command,

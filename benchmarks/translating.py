@@ -121,9 +121,9 @@ def peers(labeled: list[bytes], pool: list[Pixels], config: WorkspaceConfig) -> 
     for number, payload in enumerate(labeled):
         pixels = images.decode(payload)
         for child in range(ROWS_PER_PARENT):
-            augmented_by_peer["usual policy"].setdefault(number, []).append(
-                usual(payload, derived_seed(config.seed, number, child)).payload
-            )
+            augmented = usual(payload, derived_seed(config.seed, number, child)).payload
+            assert isinstance(augmented, bytes)  # noqa: S101  (a row of images)
+            augmented_by_peer["usual policy"].setdefault(number, []).append(augmented)
             for name, method in (("albumentations, Fourier", fourier), ("albumentations, histogram", histogram)):
                 rng = np.random.default_rng(derived_seed(config.seed, name, number, child))
                 look = pool[int(rng.integers(len(pool)))]
@@ -162,7 +162,7 @@ def one_seed(
         labeled, labels[train].tolist(), [images.encode(pixels) for pixels in pool_images], seed
     )
     augmented_by_method |= peers(labeled, pool_images, config)
-    results = []
+    results: list[dict[str, Any]] = []
     for method, augmented_of_row in augmented_by_method.items():
         augmented = [
             (number, payload) for number, payloads_of_row in augmented_of_row.items() for payload in payloads_of_row

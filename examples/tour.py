@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from seedling.dataset.generation import read, read_manifest
 from seedling.pipeline import find_stage
 from seedling.records.decision import DecisionRecord
-from seedling.records.results import read_evaluation
+from seedling.records.results import read_evaluation_summary
 from seedling.records.summaries import headline
 from seedling.runner import run_stage, write_page
 
@@ -57,7 +57,7 @@ def main(workspace: Path) -> None:
 
     run("train@0", workspace, "compares models by cross-validation")
     out_of_fold = pd.read_parquet(workspace / "models/0/out_of_fold.parquet").set_index("id").loc[first.id]
-    classes = read_manifest(workspace / "generations/validate")["classes"]
+    classes = read_manifest(workspace / "generations/validate").classes
     likeliest = int(np.argmax(out_of_fold.probabilities))
     print(
         f"  A model trained without its fold predicts {classes[likeliest]} ({out_of_fold.probabilities[likeliest]:.0%})"
@@ -69,7 +69,7 @@ def main(workspace: Path) -> None:
     print(f"  Round 1 is {decision.decision}: {decision.reason}")
 
     run("evaluate", workspace, "scores the accepted model on the test images")
-    print(f"  {headline(read_evaluation(workspace / 'reports') or {})}")
+    print(f"  {headline(read_evaluation_summary(workspace / 'reports'))}")
     write_page("validate", workspace)
     print(f"\nReport: {write_page('evaluate', workspace)}")
 
@@ -80,8 +80,8 @@ def run(name: str, workspace: Path, description: str) -> None:
     run_stage(stage, workspace)
     print(f"{name} {description}.")
     if stage.output.startswith("generations/"):
-        rows = read_manifest(workspace / stage.output)["rows"]
-        print(f"  {rows['in']} rows in, {rows['kept']} kept, {rows['rejected']} rejected -> {stage.output}/")
+        rows = read_manifest(workspace / stage.output).rows
+        print(f"  {rows.rows_in} rows in, {rows.kept} kept, {rows.rejected} rejected -> {stage.output}/")
 
 
 def show_made_from(generation: Path, row_id: str) -> None:

@@ -28,10 +28,13 @@ from seedling.flows.run_names import artifact_key
 from seedling.progress import AnnouncingProgress, Progress, announce
 from seedling.records.candidates import CandidatesRecord
 from seedling.records.decision import DecisionRecord
+from seedling.records.gate import Check
+from seedling.records.intervals import EstimateRecord
 from seedling.records.notes import decision_note
 from seedling.records.run_trend import run_points
 from seedling.report.markdown_text import markdown_text
 from seedling.versioning.ledger import Outcome
+from seedling.workspace import CANDIDATES, DECISION, Workspace
 
 MAX_RUNS_IN_TABLE = 30
 MIN_PROGRESS_SECONDS = 2.0  # for shorter stages, a progress bar would only flicker
@@ -42,36 +45,35 @@ def publish(workspace: Path, outcome: Outcome) -> None:
     key = artifact_key(workspace, outcome.stage)
     rows = [{"what": name, "value": str(value)} for name, value in outcome_items(outcome)]
     create_table_artifact(key=f"{key}-rows", table=rows, description=f"**{outcome.stage}**: {outcome.how}")
-    if checks := outcome.summary.get("checks"):
+    if checks := outcome.summary.checks:
         publish_gate(workspace, outcome.stage, checks)
 
 
-def publish_gate(workspace: Path, stage: str, checks: Sequence[Mapping[str, Any]]) -> None:
+def publish_gate(workspace: Path, stage: str, checks: Sequence[Check]) -> None:
     """Publishes a table with each check of the stage's gate, also of a failed gate."""
     table = [
         {
-            "passed": "yes" if check["passed"] else "NO",
-            "severity": check["severity"],
-            "expectation": check["expectation"],
-            "arguments": ", ".join(f"{name}={value}" for name, value in check["arguments"].items()),
-            "observed": check["observed"],
+            "passed": "yes" if check.passed else "NO",
+            "severity": check.severity,
+            "expectation": check.expectation,
+            "arguments": ", ".join(f"{name}={value}" for name, value in check.arguments.items()),
+            "observed": check.observed,
         }
         for check in checks
     ]
-    failed = sum(not check["passed"] for check in checks)
+    failed = sum(not check.passed for check in checks)
     key = artifact_key(workspace, stage, "gate")
     create_table_artifact(key=key, table=table, description=f"{len(checks)} checks, {failed} failed")
 
 
 def outcome_items(outcome: Outcome) -> Iterator[tuple[str, Any]]:
     """Yields name and value of each number of a stage: rows, rejections by reason, seconds; and its note."""
-    for name in ("in", "kept", "rejected"):
-        if name in outcome.summary:
-            yield f"rows {name}", outcome.summary[name]
-    yield from ((f"rejected: {reason}", rows) for reason, rows in outcome.summary.get("reasons", {}).items())
+    if rows := outcome.summary.rows:
+        yield from (("rows in", rows.rows_in), ("rows kept", rows.kept), ("rows rejected", rows.rejected))
+    yield from ((f"rejected: {reason}", count) for reason, count in outcome.summary.reasons.items())
     yield "seconds", f"{outcome.seconds:.1f}"
-    if outcome.summary.get("note"):
-        yield "note", outcome.summary["note"]
+    if outcome.summary.note:
+        yield "note", outcome.summary.note
 
 
 def outcome_line(outcome: Outcome) -> str:
@@ -99,18 +101,18 @@ def publish_rounds(workspace: Path, number: int) -> None:
 
     Its columns: the best candidate by cross-validated log-loss, its accuracy and log-loss, and the round's decision.
     """
-    models, rounds = workspace / "models", []
-    for path in [models / str(round_number) / "candidates.json" for round_number in range(number + 1)]:
+    models, rounds = Workspace(workspace).models, []
+    for path in [models / str(round_number) / CANDIDATES for round_number in range(number + 1)]:
         if not path.is_file():  # the round was skipped
             continue
-        decision = DecisionRecord.read(path.with_name("decision.json"))
+        decision = DecisionRecord.read(path.with_name(DECISION))
         best = CandidatesRecord.read(path).best
         accuracy = best.accuracy if best else None
         rounds.append(
             {
                 "round": decision.round,
                 "best candidate": " + ".join([best.learner, *best.recipe]) if best else "not evaluated",
-                "accuracy": _with_interval(accuracy.value, accuracy.low, accuracy.high) if accuracy else "",
+                "accuracy": _with_interval(accuracy) if accuracy else "",
                 "log-loss": f"{best.log_loss:.3f}" if best else "",
                 "decision": decision_note(
                     decision.round,
@@ -126,8 +128,8 @@ def publish_rounds(workspace: Path, number: int) -> None:
         create_table_artifact(key=key, table=rounds, description="Cross-validated metrics, one row per round")
 
 
-def _with_interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def _with_interval(estimate: EstimateRecord) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def publish_metrics(workspace: Path) -> None:
@@ -136,8 +138,8 @@ def publish_metrics(workspace: Path) -> None:
         {
             "run": point.day,
             "what changed": point.what_changed,
-            "accuracy": _with_interval(**point.accuracy) if point.accuracy else "unknown",
-            "log-loss": _with_interval(**point.log_loss) if point.log_loss else "",
+            "accuracy": _with_interval(point.accuracy) if point.accuracy else "unknown",
+            "log-loss": _with_interval(point.log_loss) if point.log_loss else "",
             "evaluated on": f"{point.evaluation_rows} {point.evaluated_on.replace('_', '-')} rows",
             "rows": "" if point.rows is None else f"{point.rows:,}",
             "likely label errors": "" if point.label_issues is None else str(point.label_issues),

@@ -13,7 +13,8 @@ from typing import Any
 from seedling.config.monitoring_params import EventKind
 from seedling.errors import GateFailed
 from seedling.flows.failures import sentence_of
-from seedling.gates.columns import RELATIVE
+from seedling.records.gate import Check
+from seedling.records.run_records import LabelIssuesRecord
 from seedling.serving.report_links import slug
 from seedling.versioning.ledger import Outcome
 
@@ -47,19 +48,19 @@ class RunEvent:
 def events_of_error(error: BaseException) -> list[RunEvent]:
     """Returns the events of a run that ended with an error."""
     if isinstance(error, GateFailed):
-        failed = [check for check in error.checks if not check["passed"]]
-        drifting = [check for check in failed if _compares(check)]
+        failed = [check for check in error.checks if not check.passed]
+        drifting = [check for check in failed if check.is_relative]
         events = [RunEvent("gate_failed", sentence_of(error), {"failed": [_brief(check) for check in failed]})]
         return events + ([_drift("the failed gate", drifting)] if drifting else [])
     return [RunEvent("run_failed", sentence_of(error))]
 
 
 def events_of_outcomes(
-    outcomes: Sequence[Outcome], issues: Mapping[str, Any] | None, issues_before: int
+    outcomes: Sequence[Outcome], issues: LabelIssuesRecord | None, issues_before: int
 ) -> list[RunEvent]:
     """Returns the events of a run that completed.
 
-    issues: the result of seedling.records.run_history.label_issues; issues_before: the number of labels that the
+    issues: the label issues according to validate; issues_before: the number of labels that the
     previous run flagged.
     """
     changed = [outcome for outcome in outcomes if outcome.how != "unchanged"]
@@ -70,7 +71,7 @@ def events_of_outcomes(
 
 def _rejected(changed: Sequence[Outcome]) -> Iterator[RunEvent]:
     for outcome in changed:
-        note = str(outcome.summary.get("note", ""))
+        note = outcome.summary.note
         if outcome.stage.startswith("train@") and note.startswith("rejected"):
             number = outcome.stage.partition("@")[2]
             yield RunEvent("round_rejected", f"Round {number} was {note}.", {"round": int(number)})
@@ -78,15 +79,13 @@ def _rejected(changed: Sequence[Outcome]) -> Iterator[RunEvent]:
 
 def _drifts(changed: Sequence[Outcome]) -> Iterator[RunEvent]:
     for outcome in changed:
-        drifting = [check for check in outcome.summary.get("checks", ()) if not check["passed"] and _compares(check)]
+        drifting = [check for check in outcome.summary.checks if not check.passed and check.is_relative]
         if drifting:
             yield _drift(f"stage {outcome.stage}", drifting)
 
 
-def _drift(producer: str, checks: Sequence[Mapping[str, Any]]) -> RunEvent:
-    drifted_columns = "; ".join(
-        f"{check['expectation']} ({check['arguments']['column']}): {check['observed']}" for check in checks
-    )
+def _drift(producer: str, checks: Sequence[Check]) -> RunEvent:
+    drifted_columns = "; ".join(f"{check.expectation} ({check.column}): {check.observed}" for check in checks)
     return RunEvent(
         "drift",
         f"The rows of {producer} differ from the previous ones: {drifted_columns}.",
@@ -94,23 +93,20 @@ def _drift(producer: str, checks: Sequence[Mapping[str, Any]]) -> RunEvent:
     )
 
 
-def _reviews(changed: Sequence[Outcome], issues: Mapping[str, Any] | None, issues_before: int) -> Iterator[RunEvent]:
+def _reviews(changed: Sequence[Outcome], issues: LabelIssuesRecord | None, issues_before: int) -> Iterator[RunEvent]:
     is_validated = any(outcome.stage == "validate" for outcome in changed)
-    if is_validated and issues and issues["flagged"] > issues_before:
+    if is_validated and issues and issues.flagged > issues_before:
         yield RunEvent(
             "needs_review",
-            f"{issues['flagged']} of {issues['labels']} labels are likely wrong ({issues_before} in the previous run): "
+            f"{issues.flagged} of {issues.labels} labels are likely wrong ({issues_before} in the previous run): "
             "reports/label_issues.csv lists them.",
-            dict(issues),
+            issues.model_dump(),
         )
 
 
-def _compares(check: Mapping[str, Any]) -> bool:
-    return check["arguments"].get("column") in RELATIVE
-
-
-def _brief(check: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: check[name] for name in ("expectation", "arguments", "severity", "observed")}
+def _brief(check: Check) -> dict[str, Any]:
+    """The parts of a check that an event's payload has."""
+    return check.model_dump(mode="json", include={"expectation", "arguments", "severity", "observed"})
 
 
 def emit(workspace: Path, event: RunEvent, context: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import State
@@ -12,7 +12,9 @@ from prefect.exceptions import CancelledRun
 from prefect.states import Failed
 
 from seedling.errors import GateFailed, SeedlingError, SourceUnreachable
+from seedling.records.gate import Check
 from seedling.terminal.printable import make_printable
+from seedling.workspace import QUARANTINE
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,26 +81,25 @@ def sentence_of(error: BaseException) -> str:
     if not isinstance(error, GateFailed):
         return str(error).partition("\n")[0] or type(error).__name__
     heading, _, details = str(error).partition("\n")
-    failed = [check for check in error.checks if not check["passed"] and check["severity"] == "critical"]
+    failed = [check for check in error.checks if check.stops]
     if not failed:
         return heading
     parts = [
-        f"{check['expectation']}{_column(check)} observed {check['observed']}, expected {_limit(check)}"
+        f"{check.expectation}{_column(check)} observed {check.observed}, expected {_limit(check)}"
         for check in failed[:MAX_SHOWN_EXPECTATIONS]
     ]
     remainder = f"; and {len(failed) - len(parts)} more" if len(failed) > len(parts) else ""
     lines = [line.strip() for line in details.splitlines()]
-    rows = [f"{row[:12]}…" for check in failed for row in check.get("rows", ())][:MAX_SHOWN_ROWS]
+    rows = [f"{row[:12]}…" for check in failed for row in check.rows][:MAX_SHOWN_ROWS]
     shown_rows = f" Rows: {', '.join(rows)}." if rows else ""
-    quarantine_line = next((line for line in lines if "quarantine/" in line), "")
+    quarantine_line = next((line for line in lines if f"{QUARANTINE}/" in line), "")
     return f"{heading.rstrip('.')}: {'; '.join(parts)}{remainder}.{shown_rows} {quarantine_line} {lines[-1]}".rstrip()
 
 
-def _column(check: Mapping[str, Any]) -> str:
-    column = check["arguments"].get("column")
-    return f" ({column})" if column else ""
+def _column(check: Check) -> str:
+    return f" ({check.column})" if check.column else ""
 
 
-def _limit(check: Mapping[str, Any]) -> str:
-    limits = [f"{name}={value!r}" for name, value in check["arguments"].items() if name != "column"]
+def _limit(check: Check) -> str:
+    limits = [f"{name}={value!r}" for name, value in check.arguments.items() if name != "column"]
     return ", ".join(limits) or "to be true"

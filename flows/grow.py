@@ -39,8 +39,7 @@ from seedling.upgrading import upgrade_workspace
 from seedling.versioning.ledger import Ledger, Outcome, open_ledger
 from seedling.versioning.pushing import is_push_due, prepare_remote, push_workspace
 from seedling.web_visits import has_open_visit
-
-OPEN_RUN = Path(".seedling", "open_run")  # exists during a run, and after a run that was stopped
+from seedling.workspace import Workspace
 
 
 @task(name="push", cache_policy=NO_CACHE, persist_result=False)
@@ -105,6 +104,7 @@ def pushed(workspace: Path, result: RunResult) -> RunResult:
 
 def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResult:
     """Runs the stages in order on a snapshot of the workspace's inputs; none of them if nothing has changed."""
+    paths = Workspace(workspace)
     folder = str(workspace)
     with workspace_lock(workspace):
         ledger = prepare(workspace, as_of)
@@ -112,13 +112,13 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
             params, run = load(snapshot.folder), begin(workspace, snapshot.folder)
             publish_description(workspace, params)
             visits = (visit or has_open_visit(workspace)) and bool(visited_sources(params.scrape.sources))
-            was_stopped = (workspace / OPEN_RUN).is_file()
+            was_stopped = paths.open_run.is_file()
             if not visits and not was_stopped and (unchanged := nothing_changed(ledger, workspace)):
                 run_ended(run, unchanged)
                 return RunResult(run.record_name, unchanged, [])
-            (workspace / OPEN_RUN).touch()
+            paths.open_run.touch()
             outcomes = [scrape(folder, visit=visits), validate(folder)]
-            if outcomes[-1].how != "unchanged" or not (workspace / "reports" / "data.html").exists():
+            if outcomes[-1].how != "unchanged" or not paths.data_page.exists():
                 write_page("validate", workspace)
             futures = [augment.submit(folder), synthesize.submit(folder)]
             outcomes += [future.result() for future in futures]
@@ -147,7 +147,7 @@ def nothing_changed(ledger: Ledger, workspace: Path) -> list[Outcome]:
     """Returns the outcome "unchanged" of every stage if all stages and pages are up to date, else an empty list."""
     assert ledger.snapshot is not None  # noqa: S101  (run_pipeline has taken one)
     began = time.perf_counter()
-    pages = [workspace / "reports" / name for name in ("report.html", "data.html")]
+    pages = [Workspace(workspace).report_page, Workspace(workspace).data_page]
     if not all(page.is_file() for page in pages) or ledger.states():
         return []
     table = stages().values()
@@ -184,11 +184,11 @@ def conclude(run: MonitoredRun, outcomes: list[Outcome], *, was_stopped: bool) -
     if changed:
         record_and_draw(run, outcomes)
         ledger.sort_lock()
-    if changed or not (workspace / "reports" / "report.html").exists():
+    if changed or not Workspace(workspace).report_page.exists():
         write_page("evaluate", workspace)
     if changed:
         ledger.save_experiment(run.record_name)
-    (workspace / OPEN_RUN).unlink(missing_ok=True)
+    Workspace(workspace).open_run.unlink(missing_ok=True)
     run_ended(run, outcomes)
     if changed_during_run:
         get_run_logger().info("Inputs that changed during the run, for the next one: %s", ", ".join(changed_during_run))

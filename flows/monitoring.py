@@ -26,12 +26,14 @@ from seedling.flows.events import RunEvent, emit, events_of_error, events_of_out
 from seedling.flows.failures import errors_as_failed_states
 from seedling.flows.notifications import notify
 from seedling.gates.history import gate_history, record_gate
-from seedling.records.results import read_evaluation
-from seedling.records.run_history import RunInputs, label_issues, last_record, read_inputs, record_run
+from seedling.records.results import read_evaluation_summary
+from seedling.records.run_history import label_issues, last_record, read_inputs, record_run
+from seedling.records.run_records import RunInputs, RunRecord
 from seedling.records.summaries import headline
 from seedling.serving.report_links import page_links
 from seedling.serving.report_store import upload_pages
 from seedling.versioning.ledger import Outcome
+from seedling.workspace import Workspace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,7 +45,7 @@ class MonitoredRun:
 
     workspace: Path
     inputs: RunInputs
-    last_record: dict[str, Any] | None
+    last_record: RunRecord | None
     started: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
     @property
@@ -101,7 +103,8 @@ def run_ended(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
         publish_result(run.workspace, _result(run.workspace), links, outcomes)
         if outcome != "nothing new":
             publish_metrics(run.workspace)
-    issues_before = ((run.last_record or {}).get("label_issues") or {}).get("flagged", 0)
+    former_issues = run.last_record and run.last_record.label_issues
+    issues_before = former_issues.flagged if former_issues else 0
     _send_events(run, changed, params, events_of_outcomes(outcomes, label_issues(run.workspace), issues_before))
 
 
@@ -171,7 +174,7 @@ def _send_events(run: MonitoredRun, changed: str, params: Params | None, events:
 
 
 def _result(workspace: Path) -> str:
-    evaluation = read_evaluation(workspace / "reports")
+    evaluation = read_evaluation_summary(Workspace(workspace).reports)
     return "" if evaluation is None else headline(evaluation)
 
 
@@ -182,7 +185,7 @@ def _record_restored_gates(workspace: Path, outcomes: Sequence[Outcome]) -> bool
     """
     last, is_recorded = {record.stage: record for record in gate_history(workspace)}, False
     for outcome in outcomes:
-        checks, last_record_of_stage = outcome.summary.get("checks"), last.get(outcome.stage)
+        checks, last_record_of_stage = outcome.summary.checks, last.get(outcome.stage)
         if checks and (last_record_of_stage is None or not last_record_of_stage.passed):
             record_gate(workspace, outcome.stage, checks)
             is_recorded = True

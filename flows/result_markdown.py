@@ -8,9 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from seedling.dataset.spreadsheet import original_cell
+from seedling.records.gate import Check
+from seedling.records.intervals import EstimateRecord
 from seedling.records.run_trend import RunPoint, new_test_rows, run_points
 from seedling.report.markdown_text import markdown_text
 from seedling.versioning.ledger import Outcome
+from seedling.workspace import Workspace
 
 MAX_RUNS_IN_TREND = 10
 MAX_RUNS_IN_CHART = 30
@@ -39,8 +42,9 @@ def _links(workspace: Path, links: Mapping[str, str]) -> str:
         return " · ".join(f"[{title}]({address})" for title, address in links.items())
     command = f"seedling serve-reports --workspace {workspace}"
     return (
-        f"The pages are in `{workspace / 'reports'}`, and no server serves them. Start one with `{command}`, and the "
-        "next run links to them here; or set `reports.base_url` in params.yaml to the address of another server."
+        f"The pages are in `{Workspace(workspace).reports}`, and no server serves them. Start one with `{command}`, "
+        "and the next run links to them here; or set `reports.base_url` in params.yaml to the address of another "
+        "server."
     )
 
 
@@ -62,7 +66,7 @@ def _trend(points: Sequence[RunPoint], *, with_chart: bool) -> Iterator[str]:
                 point.day,
                 point.what_changed,
                 _interval(point.accuracy) + (" (other evaluation rows)" if point.name in other_rows else ""),
-                f"{point.log_loss['value']:.3f}" if point.log_loss else "",
+                f"{point.log_loss.value:.3f}" if point.log_loss else "",
                 "" if point.rows is None else f"{point.rows:,}",
                 "" if point.label_issues is None else str(point.label_issues),
                 f"{point.total_seconds:.0f}",
@@ -77,12 +81,12 @@ def _gates(outcomes: Sequence[Outcome]) -> Iterator[str]:
     lines = [
         [
             outcome.stage,
-            "yes" if check["passed"] else f"**NO** ({check['severity']})",
-            markdown_text(f"{check['expectation']}{_column(check['arguments'])}"),
-            markdown_text(str(check["observed"])),
+            "yes" if check.passed else f"**NO** ({check.severity})",
+            markdown_text(f"{check.expectation}{_column(check)}"),
+            markdown_text(check.observed),
         ]
         for outcome in outcomes
-        for check in outcome.summary.get("checks") or ()
+        for check in outcome.summary.checks
     ]
     if lines:
         failed = sum(not line[1].startswith("yes") for line in lines)
@@ -94,17 +98,16 @@ def _rows(outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield "## Stages"
     lines = []
     for outcome in outcomes:
-        counts = [
-            f"{outcome.summary[name]:,}" if name in outcome.summary else "" for name in ("in", "kept", "rejected")
-        ]
-        reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in outcome.summary.get("reasons", {}).items())
-        note = "; ".join(part for part in (reasons, str(outcome.summary.get("note", ""))) if part)
+        rows = outcome.summary.rows
+        counts = ["", "", ""] if rows is None else [f"{count:,}" for count in (rows.rows_in, rows.kept, rows.rejected)]
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in outcome.summary.reasons.items())
+        note = "; ".join(part for part in (reasons, outcome.summary.note) if part)
         lines.append([outcome.stage, outcome.how, *counts, f"{outcome.seconds:.1f}", markdown_text(note)])
     yield _table(["stage", "result", "rows in", "kept", "rejected", "seconds", "note"], lines, right_from=2, right_to=6)
 
 
 def _label_errors(workspace: Path) -> Iterator[str]:
-    path = workspace / "reports" / "label_issues.csv"
+    path = Workspace(workspace).label_issues_file
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False).head(MAX_LABEL_ERRORS)
     except (OSError, ValueError):
@@ -116,12 +119,12 @@ def _label_errors(workspace: Path) -> Iterator[str]:
         yield _table(["row", "label", "suggested label", "probability of an error"], lines)
 
 
-def _interval(estimate: Mapping[str, float] | None) -> str:
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]" if estimate else ""
+def _interval(estimate: EstimateRecord | None) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate else ""
 
 
-def _column(arguments: Mapping[str, object]) -> str:
-    return f" ({arguments['column']})" if arguments.get("column") else ""
+def _column(check: Check) -> str:
+    return f" ({check.column})" if check.column else ""
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]], right_from: int = 99, right_to: int = 99) -> str:

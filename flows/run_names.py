@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from seedling.records.run_history import RunInputs
+from seedling.records.run_records import RunInputs, RunRecord
 from seedling.serving.report_links import slug
 from seedling.versioning.ledger import Outcome
 
@@ -32,16 +32,14 @@ def experiment_name(started: datetime) -> str:
     return f"{started:%Y%m%d-%H%M%S}-grow"
 
 
-def what_changed(
-    inputs: RunInputs, last_record: Mapping[str, Any] | None, outcomes: Sequence[Outcome] | None = None
-) -> str:
+def what_changed(inputs: RunInputs, last_record: RunRecord | None, outcomes: Sequence[Outcome] | None = None) -> str:
     """Returns what differs from the previous run, in a few words; may be empty before the stages have run.
 
     outcomes: those of the stages, after they have run; if the inputs are equal, the first stage that ran is named.
     """
     if last_record is None:
         return "first run"
-    parts = list(_changed_inputs(inputs, last_record.get("inputs")))
+    parts = list(_changed_inputs(inputs, last_record.inputs))
     if outcomes is not None and not parts:
         changed = [outcome for outcome in outcomes if outcome.how != "unchanged"]
         if not changed:
@@ -51,18 +49,16 @@ def what_changed(
     return ", ".join(parts)
 
 
-def _changed_inputs(now: RunInputs, before: Mapping[str, Any] | None) -> Iterator[str]:
+def _changed_inputs(now: RunInputs, before: RunInputs | None) -> Iterator[str]:
     if not before:
         return
-    if now.data_digest != before.get("data_digest"):
-        files = (now.data_files or 0) - (before.get("data_files") or 0)
+    if now.data_digest != before.data_digest:
+        files = (now.data_files or 0) - (before.data_files or 0)
         yield f"data {files:+d}" if files else "data changed"
-    params = [
-        name for name in _changed_keys(before.get("params") or {}, now.params) if name not in {"notify", "reports"}
-    ]
+    params = [name for name in _changed_keys(before.params, now.params) if name not in {"notify", "reports"}]
     if params:
         yield f"params {', '.join(params)}" if len(params) <= MAX_PARAMS_IN_NAME else f"{len(params)} params"
-    if now.gates != before.get("gates"):
+    if now.gates != before.gates:
         yield "gates"
 
 
@@ -80,18 +76,18 @@ def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], above: st
     return names
 
 
-def _new_rows(changed: Sequence[Outcome], last_record: Mapping[str, Any]) -> int:
+def _new_rows(changed: Sequence[Outcome], last_record: RunRecord) -> int:
     """The increase of the rows that scrape kept since the previous run; 0 if it did not run."""
-    before = (((last_record.get("metrics") or {}).get("rows") or {}).get("scrape") or {}).get("kept")
-    kept = [outcome.summary.get("kept") for outcome in changed if outcome.stage == "scrape"]
-    return int(kept[0]) - int(before) if kept and kept[0] is not None and before is not None else 0
+    before = last_record.metrics.kept("scrape") if last_record.metrics else None
+    kept = [outcome.summary.rows.kept for outcome in changed if outcome.stage == "scrape" and outcome.summary.rows]
+    return kept[0] - before if kept and before is not None else 0
 
 
 def outcome_of(outcomes: Sequence[Outcome]) -> RunOutcome:
     """Returns `rejected` if the last compared round was rejected, `nothing new` if no stage ran, else `accepted`."""
     if all(outcome.how == "unchanged" for outcome in outcomes):
         return "nothing new"
-    notes = [str(outcome.summary.get("note", "")) for outcome in outcomes if outcome.stage.startswith("train@")]
+    notes = [outcome.summary.note for outcome in outcomes if outcome.stage.startswith("train@")]
     compared = [note for note in notes if note and not note.startswith("skipped")]
     return "rejected" if compared and compared[-1].startswith("rejected") else "accepted"
 

@@ -28,6 +28,7 @@ from seedling.flows.temporary_server import (
 )
 from seedling.serving.report_server import DEFAULT_PORT, serve_reports_beside
 from seedling.terminal.console import PrintableConsole
+from seedling.workspace import Workspace
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
     from prefect.schedules import Schedule
 
-LOG_FILE = Path(".seedling") / "logs" / "prefect-schedule-server.log"
 MAX_RUNS_PER_REQUEST = 200  # the server's limit
 START_GRACE_SECONDS = 120  # an accepted run that does not start holds the slot for this time
 # Files keep the lease of the deployment's only slot when the server ends. With Prefect's default, leases in memory, a
@@ -209,7 +209,7 @@ def _api(workspace: Path, console: PrintableConsole) -> Iterator[tuple[str, bool
         yield local, False
         return
     server = PrefectServer(
-        workspace / LOG_FILE,
+        Workspace(workspace).schedule_server_log,
         lambda sentence: console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True),
         port=port,
         environment=LEASES,

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 import seedling
 from seedling.errors import SeedlingError
 from seedling.terminal.notices import state_once
+from seedling.workspace import Workspace
 
 START_TIMEOUT_SECONDS = 180.0
 STOP_TIMEOUT_SECONDS = 6.0
@@ -39,7 +40,6 @@ LISTEN_BACKLOG = 2048
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 HTTP_SCHEMES, SOCKS_SCHEMES = frozenset({"http", "https"}), frozenset({"socks5", "socks5h"})
-LOG_FILE = Path(".seedling") / "logs" / "prefect-server.log"
 
 NOT_INHERITED = ("PREFECT_API_URL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")  # a run silences its own console only
 
@@ -186,7 +186,7 @@ def temporary_server(workspace: Path, announce: Callable[[str], None]) -> Iterat
         check_api(api_url)
         yield False
         return
-    server = PrefectServer(workspace / LOG_FILE, announce, environment=TEMPORARY)
+    server = PrefectServer(Workspace(workspace).prefect_server_log, announce, environment=TEMPORARY)
     atexit.register(server.stop)  # after Prefect's exit handlers, which send the last logs and events
     failures: list[BaseException] = []
 

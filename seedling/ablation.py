@@ -37,16 +37,18 @@ from seedling.records.ablation import AblationRecord, BarKind, BarRecord
 from seedling.records.candidates import CandidatesRecord
 from seedling.records.decision import DecisionRecord
 from seedling.records.intervals import DifferenceRecord, EstimateRecord
-from seedling.records.results import read_evaluation
-from seedling.records.run_history import runs
+from seedling.records.manifest import read_notes
+from seedling.records.results import read_evaluation_summary
+from seedling.records.run_records import read_run_records
+from seedling.records.stage_notes import AugmentNotes, ValidateNotes
 from seedling.runner import run_without_gate, write_page
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import log_loss_of_rows, paired_difference, share
 from seedling.synthesize import IMAGE_METHODS
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.ledger import open_ledger
+from seedling.workspace import CANDIDATES, DECISION, Workspace
 
-FOLDER, RUNNING, RESULT = Path(".seedling", "ablation"), "running", Path("reports", "ablation.json")
 REPAIRS = ("drop", "relabel", "down-weight")
 NO_AUGMENTED_ROWS = ((("augment", "augmentations_per_row"), "0"), (("augment", "adversarial"), "0"))
 NO_SYNTHETIC_ROWS = (
@@ -101,8 +103,9 @@ def ablate(workspace: Path, minutes: float) -> None:
     The cumulative variants are run first. Raises InputError if the pipeline is not up to date, or no labeled row can be
     held out.
     """
+    paths = Workspace(workspace)
     params = load(workspace)
-    if read_evaluation(workspace / "reports") is None:
+    if read_evaluation_summary(paths.reports) is None:
         raise InputError(f"{workspace} contains no report yet: run `seedling run` first.")
     if stale := open_ledger(workspace).states():
         raise InputError(
@@ -114,15 +117,15 @@ def ablate(workspace: Path, minutes: float) -> None:
         bars = plan_bars(workspace, params)
         if not bars:
             raise InputError("There is no step to leave out: this pipeline neither changes labels nor adds rows.")
-        shutil.rmtree(workspace / FOLDER / RUNNING, ignore_errors=True)  # left by a call that was killed
+        shutil.rmtree(paths.ablation_variant, ignore_errors=True)  # left by a call that was killed
         if _out_of_fold_rows(workspace, _accepted(workspace, 0)).empty:
             raise InputError(
                 "No labeled row can be held out, so nothing can be compared: label a second row of some classes."
             )
-        accepted_round = read_decisions(workspace / "models")[-1].accepted_round
-        model_digest = digest(workspace / "models" / str(accepted_round))
+        accepted_round = read_decisions(paths.models)[-1].accepted_round
+        model_digest = digest(paths.model(accepted_round))
         record = _run_variants(workspace, params, bars, start + 60 * minutes, model_digest)
-        record.write(workspace / RESULT)
+        record.write(paths.ablation_file)
         write_page("evaluate", workspace)
     _show(console, record, workspace)
 
@@ -163,21 +166,19 @@ def _run_variants(
 def steps_of(workspace: Path, params: Params) -> list[Step]:
     """The steps of this pipeline that can be left out, in order, without the pseudo-label rounds."""
     manifest = read_manifest(workspace / VALIDATED)
-    training_counts = [
-        count for count in manifest["counts"] if count["split"] == "train" and count["label"] is not None
-    ]
-    sources = {count["label_source"] for count in training_counts}
+    training_counts = [count for count in manifest.counts if count.split == "train" and count.label is not None]
+    sources = {count.label_source for count in training_counts}
     steps = []
     if any(str(source).startswith("weak") for source in sources) and "human" in sources:
         steps.append(Step("weak labels", "scrape", weak=True))
     if params.validate_.label_issues in REPAIRS:
         steps.append(Step("repair", "validate", ((("validate", "label_issues"), '"report"'),)))
-    labeled = sum(count["rows"] for count in training_counts)
+    labeled = sum(count.rows for count in training_counts)
     if augmentations_per_row(labeled, params.augment, params.config) or params.augment.adversarial:
         steps.append(Step("augment", "augment", NO_AUGMENTED_ROWS))
-    if read_manifest(workspace / "generations" / "synthesize")["rows"]["kept"]:
+    if read_manifest(Workspace(workspace).generation("synthesize")).rows.kept:
         steps.append(Step("synthesize", "synthesize", NO_SYNTHETIC_ROWS))
-    candidates = CandidatesRecord.read(workspace / "models" / "0" / "candidates.json").candidates
+    candidates = CandidatesRecord.read(Workspace(workspace).model(0) / CANDIDATES).candidates
     if any(candidate.loss == MIXIN for candidate in candidates):
         steps.append(Step("mix-in", "train", ((("train", "mixin"), "false"),)))
     return steps
@@ -189,15 +190,15 @@ def plan_bars(workspace: Path, params: Params) -> list[Bar]:
     Each step added to the previous ones; each round; each step left out of the full pipeline; each augmentation
     operation left out; each repair of labels on top.
     """
-    steps, round_decisions = steps_of(workspace, params), read_decisions(workspace / "models")
+    steps, round_decisions = steps_of(workspace, params), read_decisions(Workspace(workspace).models)
     rounds = sum(round_decision.decision != "skipped" for round_decision in round_decisions) - 1
     bars, full = _added_bars(steps, rounds)
     bars += [_left_out_bar(step, full, rounds) for step in steps]
     if rounds > 1:
         bars.append(Bar("all rounds", "left_out", Variant("all but pseudo-labels", (), 0), full))
     bars += [_left_out_bar(step, full, rounds) for step in _operations(workspace, steps)]
-    label_issues = read_manifest(workspace / VALIDATED)["notes"].get("label_issues", {})
-    if params.validate_.label_issues == "report" and label_issues.get("flagged"):
+    label_issues = read_notes(workspace / VALIDATED, ValidateNotes).estimated_issues
+    if params.validate_.label_issues == "report" and label_issues is not None and label_issues.flagged:
         for policy in REPAIRS:
             step = Step(f"repair: {policy}", "validate", ((("validate", "label_issues"), json.dumps(policy)),))
             bars.append(Bar(step.name, "on_top", full, Variant(f"with repair: {policy}", (step,), rounds)))
@@ -228,7 +229,7 @@ def _operations(workspace: Path, steps: Sequence[Step]) -> list[Step]:
     """One step per operation of the augmentation policy that was applied, if there are several."""
     if not any(step.name == "augment" for step in steps):
         return []
-    policy = read_manifest(workspace / AUGMENTED)["notes"].get("policy", [])
+    policy = read_notes(workspace / AUGMENTED, AugmentNotes).policy
     operations = []
     for index, entry in enumerate(policy):
         others = policy[:index] + policy[index + 1 :]
@@ -249,13 +250,13 @@ def _evaluation_rows(
     """
     if not variant.changes:
         return _out_of_fold_rows(workspace, _accepted(workspace, variant.rounds))
-    saved = workspace / FOLDER / f"{_key(workspace, params, variant)}.parquet"
+    saved = Workspace(workspace).ablation_rows(_key(workspace, params, variant))
     if saved.is_file():
         with suppress(DamagedFile, OSError):  # a truncated file is ignored
             return read_frame(saved)
     if predicted_seconds(workspace, variant) > seconds:
         return None
-    running = workspace / FOLDER / RUNNING
+    running = Workspace(workspace).ablation_variant
     shutil.rmtree(running, ignore_errors=True)
     try:
         _prepare(workspace, running, variant)
@@ -299,7 +300,7 @@ def _stages_to_run(variant: Variant) -> list[Stage]:
 def _prepare(workspace: Path, running: Path, variant: Variant) -> None:
     """Writes the variant's params.yaml, and links the outputs that it does not change."""
     running.mkdir(parents=True)
-    shutil.copy(workspace / "params.yaml", running / "params.yaml")
+    shutil.copy(Workspace(workspace).params_file, Workspace(running).params_file)
     for step in variant.changes:
         for keys, value in step.params:
             set_value(running, keys, json.loads(value))
@@ -323,12 +324,12 @@ def _without_weak_label(row: Row) -> Row:
 
 def _accepted(workspace: Path, rounds: int) -> Path:
     """The folder of the model that is accepted after this number of rounds."""
-    round_decision = DecisionRecord.read(workspace / "models" / str(rounds) / "decision.json")
-    return workspace / "models" / str(round_decision.accepted_round)
+    round_decision = DecisionRecord.read(Workspace(workspace).model(rounds) / DECISION)
+    return Workspace(workspace).model(round_decision.accepted_round)
 
 
 def _out_of_fold_rows(workspace: Path, model: Path) -> pd.DataFrame:
-    scored = out_of_fold(model, workspace / VALIDATED, read_manifest(workspace / VALIDATED)["classes"])
+    scored = out_of_fold(model, workspace / VALIDATED, list(read_manifest(workspace / VALIDATED).classes))
     return pd.DataFrame(
         {
             "id": scored.frame["id"],
@@ -345,15 +346,15 @@ def _key(workspace: Path, params: Params, variant: Variant) -> str:
     parts = [params.model_dump_json(exclude={"evaluate"}), repr((variant.changes, variant.rounds))]
     if (encoder := encoder_of(params, workspace)) is not None:
         parts.append(encoder.digest)
-    parts.append(digest(workspace / "generations" / "scrape"))
+    parts.append(digest(Workspace(workspace).generation("scrape")))
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
 
 
 def predicted_seconds(workspace: Path, variant: Variant) -> float:
     """Sum of the variant's stages' seconds in their last runs here; unknown ones count as 0."""
     seconds: dict[str, float] = {}
-    for run in runs(workspace):
-        seconds |= {stage["stage"]: stage["seconds"] for stage in run.record["stages"] if stage["how"] == "done"}
+    for run in read_run_records(workspace):
+        seconds |= {stage.stage: stage.seconds for stage in run.stages if stage.how == "done"}
     return sum(seconds.get(stage.name, 0.0) for stage in _stages_to_run(variant))
 
 
@@ -431,7 +432,7 @@ def _show(console: PrintableConsole, ablation: AblationRecord, workspace: Path) 
             "(--minutes; finished variants are kept).",
             style="yellow",
         )
-    console.print(f"Report: {workspace / 'reports' / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {Workspace(workspace).report_page}", highlight=False, soft_wrap=True)
 
 
 def _table(ablation: AblationRecord) -> Table:

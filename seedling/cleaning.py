@@ -18,17 +18,15 @@ from rich.table import Table
 
 from seedling.config.params import load
 from seedling.lock import workspace_lock
-from seedling.records.run_history import runs
-from seedling.records.run_records import FOLDER as RUN_RECORDS
+from seedling.records.run_records import read_run_records
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.experiments import reference_name
 from seedling.versioning.git import git
 from seedling.versioning.pushing import experiment_refs
 from seedling.versioning.storage import CacheUse, remove_cache_files, unused_cache
+from seedling.workspace import DVC_LOCK, Workspace
 
 DAY_SECONDS = 86_400.0
-LEFTOVERS = (".seedling/partial", ".seedling/unfinished", ".seedling/snapshot", ".seedling/ablation/running")
-FEATURES = ".seedling/features"
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def clean(workspace: Path, keep: Keep, *, apply: bool, flow_runs: FlowRuns | Non
 
 
 def _plan(workspace: Path, keep: Keep) -> Plan:
-    refs, past_runs = experiment_refs(workspace), runs(workspace)
+    refs, past_runs = experiment_refs(workspace), read_run_records(workspace)
     ref_to_run = {reference_name(run.name): run.name for run in past_runs}
     latest_runs = {run.name for run in past_runs[-keep.runs :]} if keep.runs else set()
     kept_runs = latest_runs | {
@@ -127,12 +125,13 @@ def _plan(workspace: Path, keep: Keep) -> Plan:
         if (name := ref.rsplit("/", 1)[-1]) in ref_to_run and ref_to_run[name] not in kept_runs
     }
     revisions = [commit for ref, commit in refs.items() if ref not in removed_refs]
-    plan = Plan(workspace, sorted(kept_runs), removed_refs)
-    plan.run_records = [workspace / RUN_RECORDS / f"{run.name}.json" for run in past_runs if run.name not in kept_runs]
+    plan, paths = Plan(workspace, sorted(kept_runs), removed_refs), Workspace(workspace)
+    plan.run_records = [paths.run_record(run.name) for run in past_runs if run.name not in kept_runs]
     plan.cache = unused_cache(workspace, [*revisions, *_other_revisions(workspace, refs)], all_commits=keep.all_commits)
-    plan.quarantine = _older_than(workspace / "quarantine", keep.quarantine_days)
-    plan.features = list(_old_features(workspace / FEATURES, keep))
-    plan.leftovers = [path for name in LEFTOVERS for path in _entries(workspace / name)]
+    plan.quarantine = _older_than(paths.quarantine, keep.quarantine_days)
+    plan.features = list(_old_features(paths.feature_cache, keep))
+    leftovers = (paths.partials, paths.unfinished, paths.snapshot, paths.ablation_variant)
+    plan.leftovers = [path for folder in leftovers for path in _entries(folder)]
     return plan
 
 
@@ -150,8 +149,8 @@ def _is_needed(workspace: Path, commit: str) -> bool:
     ):
         return True
     prefix = git(workspace, "rev-parse", "--show-prefix")
-    lock = workspace / "dvc.lock"
-    lock_blob = git(workspace, "rev-parse", "--verify", "--quiet", f"{commit}:{prefix}dvc.lock", check=False)
+    lock = Workspace(workspace).dvc_lock
+    lock_blob = git(workspace, "rev-parse", "--verify", "--quiet", f"{commit}:{prefix}{DVC_LOCK}", check=False)
     return lock.is_file() and lock_blob == git(workspace, "hash-object", "--no-filters", str(lock))
 
 

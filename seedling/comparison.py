@@ -20,14 +20,17 @@ from seedling.errors import InputError
 from seedling.files.own_folders import check_own_folders
 from seedling.files.reading import reading
 from seedling.files.yaml_files import parse_yaml
-from seedling.records.results import parse_evaluation
+from seedling.records.evaluation import EvaluatedSplit, EvaluationSummary
+from seedling.records.intervals import EstimateRecord
+from seedling.records.results import parse_evaluation_summary
 from seedling.report.pages import environment
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Difference, briers, difference_if_wrong, log_losses, of_truth, paired_difference
 from seedling.terminal.console import PrintableConsole
 from seedling.versioning.ledger import open_ledger
+from seedling.workspace import EVALUATION, GENERATIONS, METRICS, PARAMS_FILE, PREDICTIONS, REPORTS, Workspace
 
-METRICS = (
+COMPARED_METRICS = (
     "accuracy",
     "balanced_accuracy",
     "macro_f1",
@@ -44,19 +47,20 @@ PROBABILITY_SENTENCES = (  # metric, sentence if it is better, sentence if it is
 )
 BOOTSTRAP_DRAWS = 2000
 MAX_EXAMPLES = 5
-RESULT_FILES = ["reports/evaluation.json", "reports/metrics.json"]
-REQUIRED_FILES = ["reports/predictions.parquet", "params.yaml"]
+RESULT_FILES = [f"{REPORTS}/{EVALUATION}", f"{REPORTS}/{METRICS}"]
+PREDICTIONS_FILE = f"{REPORTS}/{PREDICTIONS}"
+REQUIRED_FILES = [PREDICTIONS_FILE, PARAMS_FILE]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two runs: its metrics, predictions and params.
+    """One of the two runs: its results, predictions and params.
 
     rows: the rows that validate kept or rejected, by id; None if they are no longer available.
     """
 
     name: str
-    metrics: dict[str, Any]
+    results: EvaluationSummary
     predictions: pd.DataFrame
     params: dict[str, Any] = field(default_factory=dict)
     rows: pd.DataFrame | None = None
@@ -81,7 +85,7 @@ class Comparison:
 
     old: Side
     new: Side
-    where: str
+    where: EvaluatedSplit
     same_rows: int
     differences: dict[str, Difference]
     params: list[tuple[str, str, str]]
@@ -92,11 +96,8 @@ class Comparison:
     @property
     def rows(self) -> list[tuple[str, int | None, int | None]]:
         """(stage, rows kept before, rows kept after)."""
-        before, after = self.old.metrics["rows"], self.new.metrics["rows"]
-        return [
-            (stage, before.get(stage, {}).get("kept"), after.get(stage, {}).get("kept"))
-            for stage in {**before, **after}
-        ]
+        before, after = self.old.results, self.new.results
+        return [(stage, before.kept(stage), after.kept(stage)) for stage in {**before.rows, **after.rows}]
 
 
 def show_comparison(workspace: Path, old: str, new: str) -> None:
@@ -114,7 +115,7 @@ def show_comparison(workspace: Path, old: str, new: str) -> None:
         console.print(_change_line(change), highlight=False, soft_wrap=True, markup=False)
     if comparison.params:
         console.print(_params_table(comparison))
-    path = workspace / "reports" / f"compare-{_file_name_part(old)}-{_file_name_part(new)}.html"
+    path = Workspace(workspace).comparison_page(_file_name_part(old), _file_name_part(new))
     path.write_text(as_html(comparison), encoding="utf-8")
     console.print(f"Page: {path}", highlight=False, soft_wrap=True)
 
@@ -131,7 +132,7 @@ def _side(workspace: Path, name: str) -> Side:
         )
     files = ledger.files_at(revision, [*RESULT_FILES, *REQUIRED_FILES])
     with reading(Path(RESULT_FILES[0])):
-        results = parse_evaluation(*(files[path] for path in RESULT_FILES))
+        results = parse_evaluation_summary(*(files[path] for path in RESULT_FILES))
     missing = [path for path in REQUIRED_FILES if files[path] is None] + (RESULT_FILES[:1] if results is None else [])
     if missing or results is None:
         raise InputError(
@@ -139,12 +140,12 @@ def _side(workspace: Path, name: str) -> Side:
             "(`dvc pull`). `dvc exp list` and .seedling/runs list the finished runs."
         )
     contents = {path: content or b"" for path, content in files.items()}
-    with reading(Path("reports/predictions.parquet")):
-        predictions = pd.read_parquet(io.BytesIO(contents["reports/predictions.parquet"]))
+    with reading(Path(PREDICTIONS_FILE)):
+        predictions = pd.read_parquet(io.BytesIO(contents[PREDICTIONS_FILE]))
     with tempfile.TemporaryDirectory() as scratch:
-        folder = ledger.folder_at(revision, "generations/validate", Path(scratch))
+        folder = ledger.folder_at(revision, f"{GENERATIONS}/validate", Path(scratch))
         rows = None if folder is None else _rows_of(folder)
-    params = parse_yaml(contents["params.yaml"].decode(encoding="utf-8", errors="replace"), f"params.yaml of '{name}'")
+    params = parse_yaml(contents[PARAMS_FILE].decode(encoding="utf-8", errors="replace"), f"{PARAMS_FILE} of '{name}'")
     return Side(name, results, predictions, params, rows)
 
 
@@ -157,7 +158,7 @@ def _rows_of(folder: Path) -> pd.DataFrame:
 
 def _check_comparable(old: Side, new: Side) -> None:
     """Raises InputError if the classes differ, or only one side was evaluated on test rows."""
-    before, after = ({result["class"] for result in side.metrics["per_class"]} for side in (old, new))
+    before, after = ({result.name for result in side.results.per_class} for side in (old, new))
     if before != after:
         differences = [
             f"only '{name}' has {', '.join(sorted(classes)[:3])}{' …' if len(classes) > 3 else ''}"
@@ -168,8 +169,8 @@ def _check_comparable(old: Side, new: Side) -> None:
             f"'{old.name}' and '{new.name}' have different classes ({'; '.join(differences)}), so their metrics cannot "
             "be compared. Compare runs with the same classes, or read the two reports side by side."
         )
-    if bool(old.metrics["test"]) != bool(new.metrics["test"]):
-        without = old.name if new.metrics["test"] else new.name
+    if bool(old.results.test) != bool(new.results.test):
+        without = old.name if new.results.test else new.name
         raise InputError(
             f"'{without}' has no test split and the other run has one. One was evaluated by cross-validation, the "
             "other on test rows, so they cannot be compared."
@@ -186,9 +187,9 @@ def compare_sides(old: Side, new: Side) -> Comparison:
     both = both[both["label_old"] == both["label_new"]].reset_index(drop=True)
     if both.empty:
         raise InputError(f"'{old.name}' and '{new.name}' have no evaluation row in common: their test splits differ.")
-    classes = [result["class"] for result in new.metrics["per_class"]]
+    classes = [result.name for result in new.results.per_class]
     truth = class_indices(both["label_new"], classes)
-    probabilities = [np.stack(both[f"probabilities_{side}"].to_numpy()).astype(np.float64) for side in ("old", "new")]
+    probabilities = [np.stack(both[f"probabilities_{side}"].tolist()).astype(np.float64) for side in ("old", "new")]
     right = [of_side.argmax(axis=1) == truth for of_side in probabilities]
     scores = {"accuracy": ([of_side.astype(float) for of_side in right], 1.0)}
     for name, row_scores in (("log_loss", log_losses), ("brier", briers)):
@@ -211,7 +212,7 @@ def compare_sides(old: Side, new: Side) -> Comparison:
     return Comparison(
         old=old,
         new=new,
-        where="test" if old.metrics["test"] and new.metrics["test"] else "cross_validation",
+        where="test" if old.results.test and new.results.test else "cross_validation",
         same_rows=len(both),
         differences=differences,
         params=changed_params(old.params, new.params),
@@ -247,7 +248,8 @@ def changed_rows(old: pd.DataFrame, new: pd.DataFrame) -> list[Change]:
 
     old, new: by id, with label, split, origin, and the reason of the rejected rows.
     """
-    both = old.join(new, how="outer", suffixes=("_old", "_new"), validate="1:1")
+    suffixes = ("_old", "_new")
+    both = old.merge(new, how="outer", left_index=True, right_index=True, suffixes=suffixes, validate="1:1")
     sides = ("old", "new")
     exists = [both[f"origin_{side}"].notna() | both[f"split_{side}"].notna() for side in sides]
     kept = [exists[index] & both[f"reason_{side}"].isna() for index, side in enumerate(sides)]
@@ -312,20 +314,20 @@ def _metrics_table(comparison: Comparison) -> Table:
 def metric_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     """Metric, old and new value with intervals, paired difference with its interval."""
 
-    def value(side: Side, metric: str) -> str:
-        estimate = side.metrics[comparison.where][metric]
-        return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-
     def paired(metric: str) -> str:
         difference = comparison.differences.get(metric)
         return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]" if difference else ""
 
-    metrics_of_sides = (comparison.old.metrics[comparison.where], comparison.new.metrics[comparison.where])
+    before, after = (side.results.metrics_of(comparison.where) for side in (comparison.old, comparison.new))
     return [
-        (metric.replace("_", " "), value(comparison.old, metric), value(comparison.new, metric), paired(metric))
-        for metric in METRICS
-        if all(metrics.get(metric) for metrics in metrics_of_sides)
+        (metric.replace("_", " "), _with_interval(old), _with_interval(new), paired(metric))
+        for metric in COMPARED_METRICS
+        if before and after and (old := before.estimate(metric)) and (new := after.estimate(metric))
     ]
+
+
+def _with_interval(estimate: EstimateRecord) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def sentences(comparison: Comparison) -> list[str]:

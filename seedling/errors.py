@@ -16,8 +16,11 @@ SeedlingError              exit code 2; the root of all errors below
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seedling.records.gate import Check
 
 
 class SeedlingError(Exception):
@@ -87,7 +90,7 @@ class GateFailed(SeedlingError):
 
     exit_code = 1
 
-    def __init__(self, message: str, checks: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, message: str, checks: Sequence[Check] = ()) -> None:
         super().__init__(message)
         self.checks = list(checks)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from seedling.errors import DamagedFile, SeedlingError, UnexpectedError
 from seedling.files.reading import remedy
+from seedling.workspace import STAGE_OUTPUTS, Workspace
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -25,7 +26,6 @@ PERMISSION_PHRASES = ("attempt to write a readonly database", "read-only file sy
 DAMAGED_DATABASE_PHRASES = ("malformed", "file is not a database", "file is encrypted", "no such table")
 NO_THREAD_PHRASES = ("can't start new thread",)
 MAX_CAUSES = 20
-LOG = Path("logs", "errors.log")  # relative to .seedling
 MAX_LOG_BYTES = 2**20
 
 
@@ -108,7 +108,7 @@ def _system_error(error: BaseException, writing: object) -> SeedlingError | None
 
 
 def _missing_remedy(path: Path) -> str:
-    if {"generations", "models", "reports"} & set(path.parts):
+    if {*STAGE_OUTPUTS} & set(path.parts):
         return "`seedling run` restores it from DVC's cache or generates it again"
     return "restore it, and run again"
 
@@ -152,8 +152,8 @@ def _log(error: BaseException, command: str, workspace: Path | None) -> Path | N
         f"{datetime.now(UTC).isoformat(timespec='seconds')} {command}\n{''.join(traceback.format_exception(error))}\n"
     )
     candidates = []
-    if workspace is not None and (workspace / ".seedling").is_dir():
-        candidates.append(workspace / ".seedling" / LOG)
+    if workspace is not None and Workspace(workspace).state.is_dir():
+        candidates.append(Workspace(workspace).error_log)
     with contextlib.suppress(OSError):  # no folder for temporary files is writable
         candidates.append(
             Path(tempfile.gettempdir(), f"seedling-{os.getuid() if hasattr(os, 'getuid') else 'errors'}.log")

@@ -19,3 +19,8 @@ class PredictionFormat(StrEnum):
     csv = "csv"
     jsonl = "jsonl"
     parquet = "parquet"
+
+
+def probability_column(class_name: str) -> str:
+    """The column with the probabilities of a class. No other column of the predictions begins with `p_`."""
+    return f"p_{class_name}"

@@ -12,9 +12,7 @@ from filelock import FileLock, Timeout
 
 from seedling.errors import SeedlingError, WorkspaceBusy
 from seedling.files.own_folders import check_own_folders
-
-RUN_LOCK = Path(".seedling", "run.lock")
-RUN_PID = Path(".seedling", "run.pid")  # written while the lock is held, and never removed
+from seedling.workspace import Workspace
 
 
 @contextmanager
@@ -24,16 +22,17 @@ def workspace_lock(workspace: Path) -> Iterator[None]:
     Raises WorkspaceBusy if another process holds the lock, InputError if a link leads the lock's files out of the
     workspace.
     """
+    paths = Workspace(workspace)
     check_own_folders(workspace)
-    path = workspace / RUN_LOCK
+    path = paths.run_lock
     try:
         path.parent.mkdir(exist_ok=True)
         with FileLock(path, timeout=0):
-            pid_file = path.with_suffix(".pid")
+            pid_file = paths.run_pid
             pid_file.write_text(str(os.getpid()), encoding="ascii")
             yield
     except Timeout as error:
-        pid_file = path.with_suffix(".pid")
+        pid_file = paths.run_pid
         process = f" (process {pid_file.read_text(encoding='ascii')})" if pid_file.is_file() else ""
         raise WorkspaceBusy(
             f"Another run{process} is active in {workspace}: wait for it or stop it, then run again."
@@ -50,13 +49,13 @@ def running_process(workspace: Path) -> int | None:
     The check does not interfere with a run that is about to start, unless the pid of an ended run is in use again.
     """
     try:
-        process = int((workspace / RUN_PID).read_text(encoding="ascii"))
+        process = int(Workspace(workspace).run_pid.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     if not psutil.pid_exists(process):
         return None
     try:
-        with FileLock(workspace / RUN_LOCK, timeout=0):  # another process may have the pid of an ended run
+        with FileLock(Workspace(workspace).run_lock, timeout=0):  # another process may have the pid of an ended run
             return None
     except (Timeout, OSError):
         return process

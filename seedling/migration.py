@@ -19,6 +19,7 @@ from seedling.config.former_keys import FORMER_COLUMNS, FORMER_KEYS, FORMER_SOUR
 from seedling.config.params import WorkspaceConfig, load, read_yaml
 from seedling.errors import InputError
 from seedling.upgrading import upgrade_workspace
+from seedling.workspace import DVC_YAML, GATES_FILE, PARAMS_FILE, PREFECT_FILE, Workspace
 
 FORMER_VERSION = 15
 VERSION: int = WorkspaceConfig.model_fields["pipeline_version"].default
@@ -40,8 +41,8 @@ def migrate(workspace: Path) -> list[str]:
         return []
     if version != FORMER_VERSION:
         raise InputError(
-            f"{workspace / 'params.yaml'}: pipeline version {version} cannot be migrated: this Seedling migrates "
-            f"version {FORMER_VERSION} to {VERSION}. Use a Seedling in between, or a new workspace."
+            f"{Workspace(workspace).params_file}: pipeline version {version} cannot be migrated: this Seedling "
+            f"migrates version {FORMER_VERSION} to {VERSION}. Use a Seedling in between, or a new workspace."
         )
     texts = {path: text for path, text in _rewritten(workspace) if text != path.read_text(encoding="utf-8")}
     former = {path: path.read_bytes() for path in texts}
@@ -58,19 +59,19 @@ def migrate(workspace: Path) -> list[str]:
 
 
 def _version(workspace: Path) -> object:
-    values = read_yaml(workspace / "params.yaml")
+    values = read_yaml(Workspace(workspace).params_file)
     if not isinstance(values, dict):
-        raise InputError(f"{workspace / 'params.yaml'} holds no sections: there is nothing to migrate.")
+        raise InputError(f"{Workspace(workspace).params_file} holds no sections: there is nothing to migrate.")
     return values.get("pipeline_version", values.get("line", VERSION))
 
 
 def _rewritten(workspace: Path) -> Iterator[tuple[Path, str]]:
     """Each file that there is, with its new text."""
     rewriters: dict[str, Callable[[str], str]] = {
-        "params.yaml": _params,
-        "gates.yaml": _gates,
-        "dvc.yaml": _pipeline,
-        "prefect.yaml": lambda text: text.replace("entrypoint: flows.grow.", "entrypoint: seedling.flows.grow."),
+        PARAMS_FILE: _params,
+        GATES_FILE: _gates,
+        DVC_YAML: _pipeline,
+        PREFECT_FILE: lambda text: text.replace("entrypoint: flows.grow.", "entrypoint: seedling.flows.grow."),
     }
     for name, rewrite in rewriters.items():
         path = workspace / name
@@ -126,7 +127,7 @@ def _pipeline(text: str) -> str:
 
 def _plugin_hints(workspace: Path) -> Iterator[str]:
     """Python files of the user's own that import a module by its former name; they are not changed."""
-    for path in [*sorted(workspace.glob("*.py")), *sorted((workspace / "data").glob("*.py"))]:
+    for path in [*sorted(workspace.glob("*.py")), *sorted(Workspace(workspace).data.glob("*.py"))]:
         if path.is_file() and FORMER_IMPORT.search(path.read_text(encoding="utf-8", errors="replace")):
             yield f"{path.relative_to(workspace)} imports a module by its former name: change it ({RENAMED_MODULES})."
 

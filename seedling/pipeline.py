@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, TypedDict
 from seedling.config.params import MAX_ROUNDS, Params
 from seedling.errors import InputError
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.features.feature_cache import feature_cache_folder
 from seedling.progress import Progress
+from seedling.workspace import DATA, GENERATIONS, MODELS, REPORTS, Workspace
 
 if TYPE_CHECKING:
     from seedling.features.image_cache import ImageCache
 
-COLLECTED, VALIDATED = "generations/scrape", "generations/validate"
-AUGMENTED, SYNTHESIZED = "generations/augment", "generations/synthesize"
+COLLECTED, VALIDATED = f"{GENERATIONS}/scrape", f"{GENERATIONS}/validate"
+AUGMENTED, SYNTHESIZED = f"{GENERATIONS}/augment", f"{GENERATIONS}/synthesize"
 WORKSPACE_PARAMS = ("pipeline_version", "modality", "seed", "max_megapixels")  # params.yaml keys that all stages read
 
 
@@ -43,7 +43,7 @@ class StageContext:
     @property
     def feature_cache(self) -> Path:
         """The folder of the feature cache."""
-        return feature_cache_folder(self.workspace)
+        return Workspace(self.workspace).feature_cache
 
     @property
     def image_cache(self) -> ImageCache | None:
@@ -82,7 +82,7 @@ def scrape(context: StageContext) -> None:
     """Runs the package scrape on the workspace."""
     from seedling.scrape import scrape as run
 
-    params, crawl_stores = context.params, context.workspace / ".seedling" / "web"
+    params, crawl_stores = context.params, Workspace(context.workspace).crawl_stores
     run(
         params.scrape,
         params.config,
@@ -155,8 +155,8 @@ def train(round_number: int) -> StageFunction:
             **_rows(workspace),
             augmented=workspace / AUGMENTED,
             synthesized=workspace / SYNTHESIZED,
-            pseudo_labels=workspace / f"generations/pseudo_label/{round_number}" if has_teacher else None,
-            teacher=workspace / f"models/{round_number - 1}" if has_teacher else None,
+            pseudo_labels=workspace / _pseudo_labels(round_number) if has_teacher else None,
+            teacher=workspace / _model(round_number - 1) if has_teacher else None,
         )
         run(
             params.train,
@@ -187,7 +187,7 @@ def pseudo_label(round_number: int) -> StageFunction:
             round_number=round_number,
             rounds=params.rounds,
             **_rows(context.workspace),
-            teacher=context.workspace / f"models/{round_number - 1}",
+            teacher=context.workspace / _model(round_number - 1),
             workspace=context.workspace,
             output=context.output,
             progress=context.progress,
@@ -205,12 +205,20 @@ def evaluate(context: StageContext) -> None:
         params.evaluate,
         params.config,
         **_rows(workspace),
-        generations=workspace / "generations",
-        models=workspace / "models",
+        generations=Workspace(workspace).generations,
+        models=Workspace(workspace).models,
         workspace=workspace,
         output=context.output,
         progress=context.progress,
     )
+
+
+def _model(round_number: int) -> str:
+    return f"{MODELS}/{round_number}"
+
+
+def _pseudo_labels(round_number: int) -> str:
+    return f"{GENERATIONS}/pseudo_label/{round_number}"
 
 
 class RowFolders(TypedDict):
@@ -230,14 +238,14 @@ def stages(rounds: int = MAX_ROUNDS) -> dict[str, Stage]:
     with_effort = (*WORKSPACE_PARAMS, "effort")
     train_params = (*with_effort, "encoder", "train", "pseudo_label.rounds")
     table = [
-        Stage("scrape", scrape, ("data",), COLLECTED, (*WORKSPACE_PARAMS, "scrape")),
+        Stage("scrape", scrape, (DATA,), COLLECTED, (*WORKSPACE_PARAMS, "scrape")),
         Stage("validate", validate, (COLLECTED,), VALIDATED, (*WORKSPACE_PARAMS, "encoder", "validate")),
-        Stage("augment", augment, ("data", *rows), AUGMENTED, (*with_effort, "encoder", "augment")),
-        Stage("synthesize", synthesize, ("data", *rows), SYNTHESIZED, (*with_effort, "synthesize")),
-        Stage("train@0", train(0), (*rows, *new_rows), "models/0", train_params),
+        Stage("augment", augment, (DATA, *rows), AUGMENTED, (*with_effort, "encoder", "augment")),
+        Stage("synthesize", synthesize, (DATA, *rows), SYNTHESIZED, (*with_effort, "synthesize")),
+        Stage("train@0", train(0), (*rows, *new_rows), _model(0), train_params),
     ]
     for number in range(1, rounds + 1):
-        teacher, labels = f"models/{number - 1}", f"generations/pseudo_label/{number}"
+        teacher, labels = _model(number - 1), _pseudo_labels(number)
         table += [
             Stage(
                 f"pseudo_label@{number}",
@@ -246,11 +254,9 @@ def stages(rounds: int = MAX_ROUNDS) -> dict[str, Stage]:
                 labels,
                 (*with_effort, "pseudo_label"),
             ),
-            Stage(
-                f"train@{number}", train(number), (*rows, *new_rows, labels, teacher), f"models/{number}", train_params
-            ),
+            Stage(f"train@{number}", train(number), (*rows, *new_rows, labels, teacher), _model(number), train_params),
         ]
-    table.append(Stage("evaluate", evaluate, ("generations", "models"), "reports", (*with_effort, "evaluate")))
+    table.append(Stage("evaluate", evaluate, (GENERATIONS, MODELS), REPORTS, (*with_effort, "evaluate")))
     return {stage.name: stage for stage in table}
 
 
@@ -261,7 +267,7 @@ def stage_kinds() -> list[str]:
 
 def row_stages() -> list[str]:
     """The stages before the rounds, which write one generation of rows per run."""
-    return [stage.name for stage in stages(0).values() if stage.output.startswith("generations/")]
+    return [stage.name for stage in stages(0).values() if stage.output.startswith(f"{GENERATIONS}/")]
 
 
 def find_stage(name: str) -> Stage:

@@ -23,7 +23,7 @@ from seedling.terminal.printable import printable
 
 NO_PLUGINS = "SEEDLING_NO_PLUGINS"  # an environment variable, so that child processes inherit it
 ANNOUNCED = "SEEDLING_PLUGINS_ANNOUNCED"  # files whose loading was printed, so that child processes do not repeat it
-AUGMENTING = ("augmenting.py", "seedling.augmenting")  # the default file in data/, and the entry point group
+AUGMENTING_GROUP = "seedling.augmenting"  # of entry points; without one, the default file in data/ is read
 FILE_OF_MODULE = "__seedling_plugin_file__"  # attribute of a module that was loaded from data/
 CODE = "code"  # the reason code for files that `seedling init` leaves out because they are code
 CODE_SUFFIXES = frozenset(

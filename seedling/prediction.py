@@ -9,10 +9,10 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +24,7 @@ from seedling.dataset.spreadsheet import spreadsheet_cell
 from seedling.errors import InputError
 from seedling.files.data_files import NotRead, decode_text, files_below, read_bytes, read_first_bytes
 from seedling.files.ignored_files import is_hidden
-from seedling.formats import PredictionFormat
+from seedling.formats import PredictionFormat, probability_column
 from seedling.media import images
 from seedling.models.predictor import ROWS_PER_BATCH, Answer, Predictor, Question
 from seedling.progress import counted, terminal
@@ -35,12 +35,16 @@ from seedling.scrape.table import SUFFIXES as TABLES
 from seedling.terminal.console import PrintableConsole
 from seedling.terminal.output_encoding import write_utf8
 from seedling.terminal.printable import printable
+from seedling.workspace import Workspace
 
 STANDARD_INPUT = "-"
 MAX_BYTES = 64 * 2**20  # per file
 HEADER_BYTES = 2**20  # that are enough to recognize an image without an image suffix
 NO_COLUMN = "\0"  # name of no column: labels and splits of a table are ignored
 MIN_ROWS_FOR_RATE = 100
+
+Cell = str | float | bool | None
+ToRecord = Callable[[Answer], dict[str, Cell]]
 
 
 def predict(
@@ -61,7 +65,7 @@ def predict(
     if output_format is PredictionFormat.parquet and output is None:
         raise InputError("Parquet cannot be written to the terminal: name a file with --output.")
     _check_output(output, paths)
-    if not (workspace / "models").exists():
+    if not Workspace(workspace).models.exists():
         load(workspace)  # raises the right error if this is not a workspace
     predictor = Predictor.of(workspace, number)
     sources = list(_sources(paths, predictor.modality, column))
@@ -275,11 +279,13 @@ def _writer(
     form: PredictionFormat, output: Path | None, classes: Sequence[str], probabilities: bool
 ) -> Iterator[Write]:
     """Writes to a temporary file beside `output`, which replaces it when all predictions are written."""
-    names = [f"p_{name}" for name in classes] if probabilities else []
+    names = [probability_column(name) for name in classes] if probabilities else []
     no_probabilities: list[float | None] = [None] * len(names)
 
-    def to_record(answer: Answer) -> dict[str, Any]:
-        record = {name: getattr(answer, name) for name in ("source", "predicted", "confidence", "abstains", "error")}
+    def to_record(answer: Answer) -> dict[str, Cell]:
+        record: dict[str, Cell] = {
+            name: getattr(answer, name) for name in ("source", "predicted", "confidence", "abstains", "error")
+        }
         if names:
             record |= dict(zip(names, answer.probabilities or no_probabilities, strict=True))
         return record
@@ -302,15 +308,15 @@ def _writer(
         partial.unlink(missing_ok=True)
 
 
-def _to_text(form: PredictionFormat, file: TextIO, to_record: Any, names: Sequence[str]) -> Write:
+def _to_text(form: PredictionFormat, file: TextIO, to_record: ToRecord, names: Sequence[str]) -> Write:
     if form is PredictionFormat.jsonl:
         return lambda answer: print(json.dumps(to_record(answer), ensure_ascii=False), file=file)
     columns = ["source", "predicted", "confidence", "abstains", "error", *names]
     writer, has_header = csv.DictWriter(file, columns, lineterminator="\n"), False
     in_terminal = file.isatty()
 
-    def as_cell(value: Any) -> Any:
-        cell = spreadsheet_cell(value)
+    def as_cell(value: Cell) -> Cell:
+        cell: Cell = spreadsheet_cell(value)
         return printable(cell) if in_terminal and isinstance(cell, str) else cell
 
     def write(answer: Answer) -> None:
@@ -324,10 +330,12 @@ def _to_text(form: PredictionFormat, file: TextIO, to_record: Any, names: Sequen
 
 
 @contextmanager
-def _to_parquet(path: Path, to_record: Any, names: Sequence[str]) -> Iterator[Write]:
-    types = {"source": pa.string(), "predicted": pa.string(), "confidence": pa.float32(), "abstains": pa.bool_()}
-    schema = pa.schema([*types.items(), ("error", pa.string()), *((name, pa.float32()) for name in names)])
-    buffer: list[dict[str, Any]] = []
+def _to_parquet(path: Path, to_record: ToRecord, names: Sequence[str]) -> Iterator[Write]:
+    columns: list[tuple[str, pa.DataType]] = [("source", pa.string()), ("predicted", pa.string())]
+    columns += [("confidence", pa.float32()), ("abstains", pa.bool_()), ("error", pa.string())]
+    columns += [(name, pa.float32()) for name in names]
+    schema = pa.schema(columns)
+    buffer: list[dict[str, Cell]] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
 
         def write(answer: Answer) -> None:

@@ -19,15 +19,17 @@ import pandas as pd
 from seedling.config.params import set_value
 from seedling.dataset.generation import read, read_rejected
 from seedling.errors import InputError
-from seedling.files.reading import read_json
+from seedling.formats import probability_column
 from seedling.init.create import make_workspace
 from seedling.lock import workspace_lock
 from seedling.media import images as image_files
 from seedling.pipeline import stages
-from seedling.records.results import read_evaluation
+from seedling.records.headline_metrics import HeadlineMetricsRecord
+from seedling.records.results import read_evaluation_summary
 from seedling.records.summaries import headline
 from seedling.runner import write_page
 from seedling.versioning.ledger import Outcome, open_ledger
+from seedling.workspace import Workspace
 
 if TYPE_CHECKING:
     from seedling.models.predictor import Predictor
@@ -42,8 +44,8 @@ def grow(  # noqa: PLR0913  (the keywords of the public API)
     data: pd.DataFrame | None = None,
     *,
     images: str | os.PathLike[str] | Sequence[Image] | None = None,
-    texts: Sequence[str] | None = None,
-    labels: Sequence[str | None] | None = None,
+    texts: Sequence[str] | pd.Series | None = None,
+    labels: Sequence[str | None] | pd.Series | None = None,
     workspace: str | os.PathLike[str] | None = None,
     effort: Effort = "normal",
     encoder: str | None = None,
@@ -95,25 +97,24 @@ class GrowResult:
     @property
     def report(self) -> Path:
         """The path of the HTML report."""
-        return self.workspace / "reports" / "report.html"
+        return Workspace(self.workspace).report_page
 
     @property
     def data_report(self) -> Path:
         """The path of the HTML page on the data."""
-        return self.workspace / "reports" / "data.html"
+        return Workspace(self.workspace).data_page
 
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The headline metrics, as in reports/metrics.json."""
-        metrics: dict[str, float] = read_json(self.workspace / "reports" / "metrics.json")
-        return metrics
+        return HeadlineMetricsRecord.read(Workspace(self.workspace).metrics_file).as_json()
 
     @cached_property
     def label_issues(self) -> pd.DataFrame:
         """The evaluated training labels, the likeliest label errors first, as in reports/label_issues.csv."""
         from seedling.report.data_page import label_issues
 
-        validated = self.workspace / "generations" / "validate"
+        validated = Workspace(self.workspace).generation("validate")
         return label_issues(read(validated), read_rejected(validated))
 
     def predict(self, rows: Iterable[Image], *, probabilities: bool = False) -> pd.DataFrame:
@@ -121,7 +122,7 @@ class GrowResult:
 
         Returns one row per input: `predicted`, `confidence` (0 to 1), `abstains` (whether the confidence is below the
         threshold that training chose), `error` (why a row has no prediction), and, if `probabilities` is set, a column
-        per class.
+        `p_<class>` per class.
         """
         from seedling.models.predictor import Question
 
@@ -135,7 +136,7 @@ class GrowResult:
         frame = pd.DataFrame({name: [getattr(answer, name) for answer in answers] for name in columns})
         if probabilities:
             for position, label in enumerate(predictor.model.classes):
-                frame[label] = [
+                frame[probability_column(label)] = [
                     None if answer.probabilities is None else answer.probabilities[position] for answer in answers
                 ]
         return frame
@@ -148,14 +149,15 @@ class GrowResult:
 
     def __str__(self) -> str:
         """The headline of the report, and where the report is."""
-        return f"{headline(read_evaluation(self.workspace / 'reports') or {})}\nReport: {self.report}"
+        evaluation = read_evaluation_summary(Workspace(self.workspace).reports)
+        return f"{headline(evaluation)}\nReport: {self.report}"
 
 
 def _source(
     data: pd.DataFrame | None,
     images: str | os.PathLike[str] | Sequence[Image] | None,
-    texts: Sequence[str] | None,
-    labels: Sequence[str | None] | None,
+    texts: Sequence[str] | pd.Series | None,
+    labels: Sequence[str | None] | pd.Series | None,
     temporary: Path,
 ) -> tuple[Path, Literal["image", "text"]]:
     """Returns the folder or table for the workspace, and the modality."""
@@ -168,7 +170,8 @@ def _source(
     if data is not None and labels is not None:
         raise InputError("Labels were passed beside a table: put them into its column `label`, or leave out `data`.")
     if data is None:
-        name, values = ("image", images) if images is not None else ("text", texts)
+        name = "text" if images is None else "image"
+        values: Iterable[Any] | None = texts if images is None else images
         rows = [] if values is None else list(values)
         if labels is not None and len(labels) != len(rows):
             raise InputError(
@@ -217,5 +220,6 @@ def _run(workspace: Path, *, verbose: bool) -> None:
 
 
 def _print_outcome(outcome: Outcome) -> None:
-    kept = f", {outcome.summary['kept']:,} rows" if "kept" in outcome.summary else ""
+    rows = outcome.summary.rows
+    kept = "" if rows is None else f", {rows.kept:,} rows"
     print(f"{outcome.stage}: {outcome.how} in {outcome.seconds:.1f} s{kept}", flush=True)

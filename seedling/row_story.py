@@ -12,13 +12,15 @@ import numpy as np
 import pandas as pd
 
 from seedling.config.params import load
-from seedling.dataset.generation import MANIFEST, read, read_rejected, stage_of
+from seedling.dataset.generation import read, read_rejected, stage_of
 from seedling.errors import InputError
-from seedling.files.reading import read_frame, read_json
+from seedling.files.reading import read_frame, row_dicts
 from seedling.models.model import read_record
 from seedling.pipeline import row_stages
+from seedling.records.gate import GateResult
 from seedling.scrape.crawl_store import CrawlStore
 from seedling.terminal.console import PrintableConsole
+from seedling.workspace import CRAWL_STORES, GATE, MANIFEST, OUT_OF_FOLD, PARTS, QUARANTINE, Workspace
 
 MAX_LISTED_ROWS = 10
 MIN_P_LABEL_ERROR = 0.0005  # is not rounded to 0.000
@@ -66,7 +68,7 @@ def _normalized(name: str) -> str:
 
 def _generations(workspace: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Stage and its kept and rejected rows (`reason` is empty for kept ones)."""
-    root = workspace / "generations"
+    root = Workspace(workspace).generations
     folders = [root / name for name in row_stages()]
     for folder in [*folders, *sorted((root / "pseudo_label").glob("[0-9]*"))]:
         if (folder / MANIFEST).is_file():
@@ -75,9 +77,9 @@ def _generations(workspace: Path) -> Iterator[tuple[str, pd.DataFrame]]:
                 stage_of(folder),
                 pd.concat([kept, read_rejected(folder).reindex(columns=kept.columns)], ignore_index=True),
             )
-    for folder in sorted((workspace / "quarantine").glob("*")):
-        if (folder / MANIFEST).is_file() and list(folder.glob("part-*.parquet")):
-            yield f"quarantine/{folder.name}", read(folder).assign(reason="in quarantine")
+    for folder in sorted(Workspace(workspace).quarantine.glob("*")):
+        if (folder / MANIFEST).is_file() and list(folder.glob(PARTS)):
+            yield f"{QUARANTINE}/{folder.name}", read(folder).assign(reason="in quarantine")
 
 
 def story(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> Iterator[str]:
@@ -85,7 +87,7 @@ def story(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> Iter
     yield f"row {row_id}"
     yield from _fetched(workspace, row_id, frames)
     for stage, frame in frames.items():
-        for record in frame[frame["id"] == row_id].to_dict("records"):
+        for record in row_dicts(frame[frame["id"] == row_id]):
             yield f"  {stage}: {_describe(record)}"
     for stage, frame in frames.items():
         derived = frame[[row_id in parents for parents in frame["parent_ids"]]]
@@ -136,7 +138,7 @@ def _fetched(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> I
     """When the row was last fetched from the web."""
     frame = frames.get("scrape")
     origins = [] if frame is None else frame.loc[frame["id"] == row_id, "origin"].dropna().tolist()
-    for path in sorted((workspace / ".seedling" / "web").glob("*.sqlite")):
+    for path in sorted(Workspace(workspace).crawl_stores.glob(CRAWL_STORES)):
         with CrawlStore(path) as store:
             for origin in origins:
                 fetched = store.fetched(origin) or store.fetched(origin.partition("#")[0])
@@ -147,31 +149,31 @@ def _fetched(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> I
 
 def _failed_checks(workspace: Path, row_id: str) -> Iterator[str]:
     """The checks of quality gates that list the row."""
-    for path in sorted(workspace.glob("**/gate.json")):
-        for check in read_json(path):
-            if row_id in check["rows"]:
+    for path in sorted(workspace.glob(f"**/{GATE}")):
+        for check in GateResult.read(path).checks:
+            if row_id in check.rows:
                 stage = path.parent.relative_to(workspace)
-                yield f"  gate of {stage}: failed: {check['expectation']} ({check['observed']})"
+                yield f"  gate of {stage}: failed: {check.expectation} ({check.observed})"
 
 
 def _models(workspace: Path, row_id: str, frames: dict[str, pd.DataFrame]) -> Iterator[str]:
     """The models that were trained on the row, and the predictions of the others."""
-    for model in sorted((workspace / "models").glob("[0-9]*")):
-        path = model / "out_of_fold.parquet"
+    for model in sorted(Workspace(workspace).models.glob("[0-9]*")):
+        path = model / OUT_OF_FOLD
         if not path.is_file():
             continue
         frame = read_frame(path)
-        for record in frame[frame["id"] == row_id].to_dict("records"):
+        for record in row_dicts(frame[frame["id"] == row_id]):
             yield f"  models/{model.name}: {_out_of_fold_sentence(record, read_record(model).classes)}"
         pseudo_labeled = frames.get(f"pseudo_label@{model.name}")
         if pseudo_labeled is not None:
             is_used = (pseudo_labeled["weight"] > 0) & pseudo_labeled["reason"].isna()
             if bool(((pseudo_labeled["id"] == row_id) & is_used).any()):
                 yield f"  models/{model.name}: learned from its pseudo-label"
-    path = workspace / "reports" / "predictions.parquet"
+    path = Workspace(workspace).predictions_file
     if path.is_file():
         frame = read_frame(path)
-        for record in frame[frame["id"] == row_id].to_dict("records"):
+        for record in row_dicts(frame[frame["id"] == row_id]):
             predicted = f"predicted '{record['predicted']}' by models/{record['round']}"
             yield f"  evaluate: label '{record['label']}', {predicted}"
 

@@ -9,21 +9,19 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from seedling import faults
 from seedling.config.params import load
 from seedling.errors import GateFailed, MissingGeneration, SeedlingError
 from seedling.features.encoder_handle import EncoderHandle, encoder_of
-from seedling.features.feature_cache import feature_cache_folder
-from seedling.files.reading import read_json
 from seedling.lock import workspace_lock
 from seedling.models.device import release_freed_memory
 from seedling.pipeline import COLLECTED, VALIDATED, Stage, StageContext, find_stage, stages
 from seedling.progress import Progress, silent, terminal
+from seedling.records.manifest import read_manifest_if_any
 from seedling.terminal.printable import printable
+from seedling.workspace import DATA, GENERATIONS, MODEL, Workspace
 
 OLD = ".old"
 
@@ -48,12 +46,12 @@ def run_stage(
     inputs = inputs or workspace
     params = load(inputs)
     check_inputs(stage, workspace)
-    partial = workspace / ".seedling" / "partial" / stage.name
+    partial = Workspace(workspace).partial(stage.name)
     try:
         _recover_from_kill(partial, workspace / stage.output)
         partial.mkdir(parents=True)
         encoder = encoder_of(params, workspace)
-        stage.function(StageContext(params, workspace, inputs / "data", partial, progress, encoder))
+        stage.function(StageContext(params, workspace, Workspace(inputs).data, partial, progress, encoder))
         if same_rows is not None and same_rows(partial, workspace / stage.output):
             return False
         progress("gate", 0, None)
@@ -84,30 +82,27 @@ def run_without_gate(
     check_inputs(stage, workspace)
     output = workspace / stage.output
     output.mkdir(parents=True)
-    stage.function(StageContext(load(workspace), workspace, workspace / "data", output, progress, encoder))
+    stage.function(StageContext(load(workspace), workspace, Workspace(workspace).data, output, progress, encoder))
 
 
 def check_inputs(stage: Stage, workspace: Path) -> None:
     """Raises MissingGeneration, which names the stage to run first, if an input folder of the stage is missing."""
     for folder in stage.inputs:
-        if not (workspace / folder).exists() and folder != "data":
+        if not (workspace / folder).exists() and folder != DATA:
             raise MissingGeneration(folder, _stage_with_output(folder))
 
 
 def _check_rows(stage: Stage, folder: Path, workspace: Path) -> None:
     from seedling.dataset.generation import check_counts, read_manifest, rows_on_disk
 
-    if not stage.output.startswith("generations/"):
+    if not stage.output.startswith(f"{GENERATIONS}/"):
         return
     manifest = read_manifest(folder)
     check_counts(manifest, rows_on_disk(folder))
-    rows_in: int = manifest["rows"]["in"]  # for two stages, the number is also known from their input
-    if stage.kind == "validate":
-        rows_in = read_manifest(workspace / COLLECTED)["rows"]["kept"]
-    elif stage.kind == "pseudo_label" and not manifest["notes"].get("skipped"):
-        counts = read_manifest(workspace / VALIDATED)["counts"]
-        rows_in = sum(count["rows"] for count in counts if count["split"] == "pool")
-    check_counts({**manifest, "rows": {**manifest["rows"], "in": rows_in}})
+    if stage.kind == "validate":  # for two stages, the number of rows in is also known from their input
+        check_counts(manifest, rows_in=read_manifest(workspace / COLLECTED).rows.kept)
+    elif stage.kind == "pseudo_label" and not manifest.is_skipped:
+        check_counts(manifest, rows_in=read_manifest(workspace / VALIDATED).rows_of("pool"))
 
 
 def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_megapixels: float) -> Callable[[], None]:
@@ -119,7 +114,7 @@ def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_meg
     from seedling.gates.columns import GateInput, available_columns, gated_rows, save_for_comparison
     from seedling.gates.history import record_gate
 
-    gates, comparison_file = checking.load_gates(inputs), workspace / ".seedling" / "gates" / f"{stage.name}.parquet"
+    gates, comparison_file = checking.load_gates(inputs), Workspace(workspace).compared_rows(stage.name)
     if _skipped(stage, folder):
         checking.write_checks([], folder)  # the loop has stopped: there are no rows to check
         return lambda: checking.write_comparisons([], workspace, stage.name)
@@ -132,19 +127,19 @@ def _run_gate(stage: Stage, folder: Path, workspace: Path, inputs: Path, max_meg
         last=workspace / stage.output,
         memory=comparison_file,
         max_megapixels=max_megapixels,
-        feature_cache=feature_cache_folder(workspace),
+        feature_cache=Workspace(workspace).feature_cache,
     )
     rows = gated_rows(stage.name, gate_input, gate_columns)
     user_expectations = checking.load_user_expectations(inputs, gates)
     columns = available_columns(stage.name, folder, validated)
-    checks = checking.check(stage.name, rows, gates, workspace / ".seedling", user_expectations, columns)
+    checks = checking.check(stage.name, rows, gates, Workspace(workspace).state, user_expectations, columns)
     checking.write_checks(checks, folder)
-    record_gate(workspace, stage.name, [asdict(check) for check in checks], user_expectations.meanings)
+    record_gate(workspace, stage.name, checks, user_expectations.meanings)
     page = _gates_page(workspace)
     if any(check.stops for check in checks):
         quarantine = _move_to_quarantine(stage, folder, workspace)
         message = checking.explain(stage.name, checks, quarantine.relative_to(workspace), page, _rejected(quarantine))
-        raise GateFailed(message, [asdict(check) for check in checks])
+        raise GateFailed(message, checks)
 
     new_comparison_file = folder.with_name(f"{folder.name}.memory")  # until the generation is published
     new_comparison_file.unlink(missing_ok=True)
@@ -164,7 +159,7 @@ def _move_to_quarantine(stage: Stage, folder: Path, workspace: Path) -> Path:
     """Moves the output of a stage whose gate failed to quarantine/. Returns its new folder."""
     from seedling.dataset.generation import digest
 
-    quarantine = workspace / "quarantine" / f"{stage.name}-{digest(folder)}"
+    quarantine = Workspace(workspace).quarantine / f"{stage.name}-{digest(folder)}"
     shutil.rmtree(quarantine, ignore_errors=True)
     quarantine.parent.mkdir(exist_ok=True)
     shutil.move(folder, quarantine)
@@ -173,8 +168,8 @@ def _move_to_quarantine(stage: Stage, folder: Path, workspace: Path) -> Path:
 
 def _rejected(folder: Path) -> dict[str, int]:
     """The number of rows that the stage rejected, by reason; empty for a model."""
-    reasons: dict[str, int] = _json(folder / "manifest.json", {}).get("reasons", {})
-    return reasons
+    manifest = read_manifest_if_any(folder)
+    return {} if manifest is None else manifest.reasons
 
 
 def _gates_page(workspace: Path) -> Path | None:
@@ -197,8 +192,9 @@ def gate_changed(stage: Stage, workspace: Path, inputs: Path | None = None) -> b
 
 def _skipped(stage: Stage, folder: Path) -> bool:
     if stage.kind == "train":
-        return not (folder / "model.json").exists()
-    return stage.kind == "pseudo_label" and bool(_json(folder / "manifest.json", {})["notes"].get("skipped"))
+        return not (folder / MODEL).exists()
+    manifest = read_manifest_if_any(folder) if stage.kind == "pseudo_label" else None
+    return manifest is not None and manifest.is_skipped
 
 
 def _publish(partial: Path, output: Path, *, whole: bool) -> None:
@@ -254,10 +250,6 @@ def _write_page(kind: str, workspace: Path) -> Path | None:
         write_cards(workspace)
         return write_report(workspace)
     return None
-
-
-def _json(path: Path, default: Any) -> Any:
-    return read_json(path) if path.is_file() else default
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from seedling.errors import InputError
-from seedling.records.test_evaluations import LOG, bring_log_up_to_date
+from seedling.records.test_evaluations import bring_log_up_to_date
+from seedling.workspace import EVALUATION, REPORTS, TEST_EVALUATIONS, Workspace
 
 FORMER_OUTPUTS = "outs: [reports/predictions.parquet, reports/gate.json]"
 OUTPUTS = "outs: [reports/evaluation.json, reports/predictions.parquet, reports/gate.json]"
-UNION_MERGE = f"{LOG} merge=union"
+UNION_MERGE = f"{TEST_EVALUATIONS} merge=union"
 
 
 def upgrade_workspace(workspace: Path) -> list[str]:
@@ -21,12 +22,16 @@ def upgrade_workspace(workspace: Path) -> list[str]:
     Raises InputError where dvc.yaml was edited so that it must be changed by hand.
     """
     changes = []
-    if _upgrade_pipeline(workspace / "dvc.yaml"):
+    if _upgrade_pipeline(Workspace(workspace).dvc_file):
         changes.append("dvc.yaml: evaluate writes reports/evaluation.json too; the stage runs once again.")
     if bring_log_up_to_date(workspace):
-        changes.append(f"{LOG}: the log of test-set evaluations was brought up to date; commit it with git.")
-    if _add_line(workspace / ".gitattributes", UNION_MERGE):
-        changes.append(f".gitattributes: git merges the {LOG} of two branches by keeping the lines of both.")
+        changes.append(
+            f"{TEST_EVALUATIONS}: the log of test-set evaluations was brought up to date; commit it with git."
+        )
+    if _add_line(Workspace(workspace).git_attributes, UNION_MERGE):
+        changes.append(
+            f".gitattributes: git merges the {TEST_EVALUATIONS} of two branches by keeping the lines of both."
+        )
     return changes
 
 
@@ -34,7 +39,7 @@ def _upgrade_pipeline(path: Path) -> bool:
     if not path.is_file():
         return False  # said by whoever opens the workspace
     content = path.read_text(encoding="utf-8")
-    if "reports/evaluation.json" in content:
+    if f"{REPORTS}/{EVALUATION}" in content:
         return False
     if FORMER_OUTPUTS not in content:
         raise InputError(

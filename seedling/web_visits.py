@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from seedling.config.params import load, set_value
 from seedling.config.sources import visited_sources
-from seedling.dataset.generation import write_json
 from seedling.errors import DamagedFile, GateFailed
-from seedling.files.reading import read_json
+from seedling.records.visits import OpenVisit, VisitState
 from seedling.versioning.ledger import Ledger, Outcome
-
-OPEN_VISIT = Path(".seedling", "visit.json")
-State = Literal["unfinished", "refused"]
+from seedling.workspace import Workspace
 
 
 def has_open_visit(workspace: Path) -> bool:
     """Whether an earlier visit was interrupted, or its rows failed the gate."""
-    return (workspace / OPEN_VISIT).is_file()
+    return Workspace(workspace).open_visit.is_file()
 
 
 def visit_sources(ledger: Ledger) -> Outcome | None:
@@ -33,13 +29,13 @@ def visit_sources(ledger: Ledger) -> Outcome | None:
     """
     snapshot = ledger.snapshot
     assert snapshot is not None  # noqa: S101  (a run takes one)
-    workspace = snapshot.workspace
+    workspace, paths = snapshot.workspace, Workspace(snapshot.workspace)
     if not visited_sources(load(snapshot.folder).scrape.sources):
-        (workspace / OPEN_VISIT).unlink(missing_ok=True)
+        paths.open_visit.unlink(missing_ok=True)
         return None
     stopped_name = _stopped_visit(workspace)
     name = stopped_name or datetime.now(UTC).isoformat(timespec="seconds")
-    params_before = (snapshot.folder / "params.yaml").read_bytes()
+    params_before = Workspace(snapshot.folder).params_file.read_bytes()
     as_of_before = load(snapshot.folder).scrape.as_of
     _keep_open(workspace, name, "unfinished")
     set_value(snapshot.folder, ["scrape", "as_of"], name)
@@ -52,25 +48,25 @@ def visit_sources(ledger: Ledger) -> Outcome | None:
     if outcome.how == "unchanged" and stopped_name is None:
         from seedling.scrape.visits import rename_visit
 
-        (snapshot.folder / "params.yaml").write_bytes(params_before)
-        rename_visit(load(snapshot.folder).scrape.sources, workspace / ".seedling" / "web", name, as_of_before)
+        Workspace(snapshot.folder).params_file.write_bytes(params_before)
+        rename_visit(load(snapshot.folder).scrape.sources, paths.crawl_stores, name, as_of_before)
     else:
         set_value(workspace, ["scrape", "as_of"], name)
-    (workspace / OPEN_VISIT).unlink(missing_ok=True)
+    paths.open_visit.unlink(missing_ok=True)
     return None if outcome.how == "unchanged" else outcome
 
 
 def _stopped_visit(workspace: Path) -> str | None:
     """Return the name of an interrupted visit; None if there is none."""
-    path = workspace / OPEN_VISIT
+    path = Workspace(workspace).open_visit
     if not path.is_file():
         return None
     try:
-        visit = read_json(path)
-        return str(visit["as_of"]) if visit["state"] == "unfinished" else None
-    except (DamagedFile, KeyError, TypeError):  # truncated by a kill; a new visit requests the same pages again
+        visit = OpenVisit.read(path)
+    except DamagedFile:  # truncated by a kill; a new visit requests the same pages again
         return None
+    return visit.as_of if visit.state == "unfinished" else None
 
 
-def _keep_open(workspace: Path, name: str, state: State) -> None:
-    write_json(workspace / OPEN_VISIT, {"as_of": name, "state": state})
+def _keep_open(workspace: Path, name: str, state: VisitState) -> None:
+    OpenVisit(as_of=name, state=state).write(Workspace(workspace).open_visit)

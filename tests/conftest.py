@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import os
+
+# Threads of numerical libraries wait for each other in a loop that keeps a core busy, which the other worker and the
+# processes that tests start need. These let them sleep instead, and are read while the libraries are loaded below.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+gc.disable()  # until all tests are collected: imports make objects that stay
+
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
 from shapes import SHAPES, draw, write_images
+from small_encoders import of_images, of_texts  # noqa: F401  (fixtures)
+
+if TYPE_CHECKING:
+    from services import Service
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 # A test run in the background of a script ignores these, its children inherit that, and tests send them.
@@ -20,6 +33,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PROJECT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at what tests make, not at the modules that are now imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
@@ -46,13 +65,29 @@ def workspace(new_workspace: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(new_workspace, tmp_path / "workspace", symlinks=True))
 
 
+@pytest.fixture(scope="session")
+def scraped_once(new_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the new workspace in which scrape has run, recorded in DVC. Only to be copied."""
+    from seedling.versioning.ledger import Ledger
+
+    copy = Path(shutil.copytree(new_workspace, tmp_path_factory.mktemp("scraped") / "workspace", symlinks=True))
+    assert Ledger(copy).run("scrape").how == "done"
+    return copy
+
+
+@pytest.fixture
+def scraped(scraped_once: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace in which scrape has run."""
+    return Path(shutil.copytree(scraped_once, tmp_path / "workspace", symlinks=True))
+
+
 @pytest.fixture
 def example(tmp_path: Path) -> Callable[[str], Path]:
     """Copies an example into a folder of its own, with its data prepared, as a git and DVC repository."""
     import subprocess
     import sys
 
-    from seedling.versioning.ledger import create_repository
+    from seedling.versioning.repository import create_repository
 
     def make(name: str) -> Path:
         place = tmp_path / name
@@ -111,8 +146,33 @@ def run_small_workspace(folder: Path) -> None:
     created = make_workspace(folder / "workspace", folder / "images", "image")
     set_value(created, ["effort"], "quick")
     set_value(created, ["pseudo_label", "rounds"], 0)
+    set_value(created, ["evaluate", "bootstrap_draws"], 200)
+    set_value(created, ["evaluate", "robustness_rows"], 0)
     command = [str(Path(sys.executable).parent / "seedling"), "run", "-w", str(created)]
     subprocess.run(command, env=own_environment(folder), check=True, capture_output=True, timeout=900)
+
+
+@pytest.fixture(scope="session")
+def shared_prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A Prefect server that the tests of this process share, since its start takes seconds."""
+    from services import prefect_server, running
+
+    with running(prefect_server(tmp_path_factory.mktemp("shared-prefect"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prefect_variables(shared_prefect_server: Service) -> dict[str, str]:
+    """The environment variables with which commands use the shared Prefect server, and start none."""
+    return {name: shared_prefect_server.env[name] for name in ("PREFECT_HOME", "PREFECT_API_URL")}
+
+
+@pytest.fixture
+def shared_prefect(prefect_variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The runs of this test report to the shared server, whose API has the returned address, and start none."""
+    for name, value in prefect_variables.items():
+        monkeypatch.setenv(name, value)
+    return prefect_variables["PREFECT_API_URL"]
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from seedling.config.params import ScrapeParams, WorkspaceConfig
-from seedling.dataset.generation import Modality, read, read_manifest, read_rejected
-from seedling.files.ignored_files import IGNORED
+from seedling.dataset.generation import Modality, read, read_rejected
 from seedling.media import images
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import FilesRecord, ScrapeNotes
 from seedling.scrape import scrape
+from seedling.workspace import IGNORED
 
 
 def image(seed: int) -> bytes:
@@ -42,7 +44,7 @@ class Scraped:
     kept: dict[str, tuple[str, str | None]]
     rejected: dict[str, str]
     ignored: dict[str, str]
-    files: dict[str, Any]
+    files: FilesRecord
 
 
 def scraped(data: Path, output: Path, sources: Sequence[dict[str, Any]], modality: Modality = "image") -> Scraped:
@@ -51,9 +53,11 @@ def scraped(data: Path, output: Path, sources: Sequence[dict[str, Any]], modalit
     scrape(params, WorkspaceConfig(modality=modality, seed=0), data=data, output=output)
     kept, rejected, ignored = read(output), read_rejected(output), output / IGNORED
     listed = list(csv.DictReader(ignored.open(encoding="utf-8", newline=""))) if ignored.exists() else []
+    files = read_notes(output, ScrapeNotes).files
+    assert files is not None
     return Scraped(
-        {row.origin: (row.split, row.label) for row in kept.itertuples()},
-        {row.origin: row.reason for row in rejected.itertuples()},
+        dict(zip(kept["origin"], zip(kept["split"], kept["label"], strict=True), strict=True)),
+        dict(zip(rejected["origin"], rejected["reason"], strict=True)),
         {row["file"]: row["reason"] for row in listed},
-        read_manifest(output)["notes"]["files"],
+        files,
     )

@@ -21,7 +21,7 @@ BUSY_RETRIES = 30  # a second apart
 MARK = "SEEDLING_TEST_MARK"  # environment variable by which all descendants of a command are found, orphans too
 
 
-def wait_for(check: Callable[[], Found], seconds: float = 120, message: Callable[[], str] = str) -> Found:
+def wait_for(check: Callable[[], Found | None], seconds: float = 120, message: Callable[[], str] = str) -> Found:
     """What `check` returns, as soon as that is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -38,7 +38,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def wait_for(check: Callable[[], Value], seconds: float = START_TIMEOUT_SECONDS, what: str = "") -> Value:
+def wait_for(check: Callable[[], Value | None], seconds: float = START_TIMEOUT_SECONDS, what: str = "") -> Value:
     """The first truthy value of `check`, which is called twice a second. Raises AssertionError after `seconds`."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

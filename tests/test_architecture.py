@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,6 +124,8 @@ def patches_of_seedling(source: str) -> list[int]:
     tree = ast.parse(source)
     names, lines = names_of_seedling(tree), []
     for node in ast.walk(tree):
+        if not isinstance(node, ast.expr | ast.stmt):
+            continue
         targets: list[ast.expr] = []
         if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setattr":
             targets = node.args[:1]
@@ -175,17 +178,29 @@ def test_shared_packages_do_not_import_the_stages() -> None:
                 "scrape.politeness",
                 "scrape.robots",
                 "scrape.spider",
+                "scrape.spider_server",
             },
         ),
         ("datasets", {"scrape.hub"}),
-        ("dvc", {"versioning.storage", "versioning.yaml_limits", "versioning.ledger"}),
+        (
+            "dvc",
+            {
+                "versioning.data_tracking",
+                "versioning.ledger",
+                "versioning.pinned",
+                "versioning.repository",
+                "versioning.storage",
+                "versioning.yaml_limits",
+            },
+        ),
         ("albumentations", {"augment.image_policy", "augment.transforms"}),
         ("transformers", {"features.encoder", "models.masked_words"}),
         ("peft", {"models.fine_tuned"}),
         (
             "pyarrow.parquet",
             {
-                "dataset.generation",
+                "dataset.reader",
+                "dataset.writer",
                 "gates.on_disk",
                 "prediction",
                 "export.dataset",
@@ -202,6 +217,63 @@ def test_shared_packages_do_not_import_the_stages() -> None:
 def test_each_delicate_package_is_imported_in_one_place(package: str, only: set[str]) -> None:
     """Packages that are heavy to import, or whose behavior needs care."""
     assert importers(package) == {f"seedling.{module}" for module in only}
+
+
+PATH_NAME = re.compile(r"(\S*/)?[\w{][^\s/]*\.(csv|dvc|html|json|jsonl|lock|log|parquet|pid|sqlite|yaml)")
+WORKSPACE_FOLDERS = {".seedling", "generations", "models", "quarantine", "reports"}
+OTHER_PATHS = {  # names that are not of a workspace, by module
+    "export.dataset": {"metadata.csv", "{}.csv", "{}-{}.parquet"},  # the layout of the Hugging Face Hub
+    "export.model": {"config.json", "tokenizer.json", "words.json"},  # the exported model
+    "faults": {"seedling-{}.log"},  # in the system's folder for temporary files
+    "features.encoder": {"config.json", "preprocessor_config.json", "sentence_bert_config.json"},  # of transformers
+    "features.pretrained": {
+        *("adapter_config.json", "config.json", "preprocessor_config.json"),  # of transformers and peft
+        *("tokenizer.json", "tokenizer_config.json"),
+    },
+    "flows.run_names": {"reports"},  # a section of params.yaml
+    "flows.server_process": {"seedling-server-start.lock"},  # in Prefect's folder
+    "python_api": {"rows.parquet"},  # a temporary file that `seedling init` reads
+    "report.cards": {"data/{}-*.parquet"},  # the layout of the Hugging Face Hub
+    "scrape.saved_site": {"index.html"},  # a page of a site
+}
+
+
+def path_literals(source: str) -> set[str]:
+    """The texts that name a file or a folder of a workspace, docstrings left out; an f-string's values are `{}`."""
+    tree = ast.parse(source)
+    skipped = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    skipped |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = set()
+    for node in ast.walk(tree):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        if id(node) not in skipped and isinstance(node, ast.JoinedStr | ast.Constant):
+            texts.add("".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts))
+    return {
+        text
+        for text in texts
+        if PATH_NAME.fullmatch(text) or (" " not in text and text.partition("/")[0] in WORKSPACE_FOLDERS)
+    }
+
+
+def test_only_the_layout_names_files_of_a_workspace() -> None:
+    """seedling/workspace.py has the name of every file and folder; other modules import it."""
+    assert path_literals("path = workspace / 'models' / '0' / 'model.json'") == {"models", "model.json"}
+    assert path_literals("path = folder / f'{name}.json'\nfolder.glob('generations/**')") == {
+        "{}.json",
+        "generations/**",
+    }
+    assert path_literals("'''Reads model.json.'''\nraise Error('model.json is missing')\nsuffix = '.json'") == set()
+    named = {
+        module.removeprefix("seedling."): path_literals(path.read_text(encoding="utf-8"))
+        for module, path in modules().items()
+        if module != "seedling.workspace"
+    }
+    assert {module: names for module, names in named.items() if names} == OTHER_PATHS
+
+
+def test_the_layout_imports_only_the_standard_library() -> None:
+    """Every module can import seedling/workspace.py."""
+    assert {name.partition(".")[0] for name in imports("seedling.workspace")} <= sys.stdlib_module_names
 
 
 def test_no_module_has_a_vague_name() -> None:

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prefect_runs import own_environment
+from short_runs import set_params
 from sklearn.datasets import load_digits
 from text_workspaces import TABLE, append_letters, call
 
-from seedling.config.params import set_value
 from seedling.errors import MissingExtra
 from seedling.extras import EXTRA_MODULES, missing_modules, require
 
@@ -70,6 +71,12 @@ class Hiding:
 
 sys.meta_path[:] = map(Hiding, sys.meta_path)
 '''
+
+
+@cache
+def installed_modules() -> Mapping[str, list[str]]:
+    """Top-level module → its packages. Asking all installed packages takes half a second."""
+    return packages_distributions()
 
 
 def project() -> dict[str, Any]:
@@ -125,7 +132,7 @@ def modules_of_extras_only() -> set[str]:
     plain = plain_installation() | {"seedling-ml"}
     modules = {
         module
-        for module, packages in packages_distributions().items()
+        for module, packages in installed_modules().items()
         if not {canonicalize_name(package) for package in packages} & plain
     }
     return {module for module in modules if module.isidentifier() and module not in {"sitecustomize", "pip"}}
@@ -138,7 +145,7 @@ def test_there_are_few_direct_dependencies() -> None:
 
 def imported_packages() -> set[str]:
     """The packages whose modules the code imports, anywhere in a file."""
-    packages_of, result = packages_distributions(), set[str]()
+    packages_of, result = installed_modules(), set[str]()
     for folder in ("seedling", "flows", "tasks"):
         for path in (PROJECT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -170,7 +177,7 @@ def test_every_imported_package_is_declared() -> None:
 def test_an_extra_of_pyproject_brings_the_modules_that_its_feature_imports(extra: str) -> None:
     """The table in seedling/extras.py agrees with pyproject.toml; the extra itself is part of `all` and `dev`."""
     extras = project()["optional-dependencies"]
-    packages_of = packages_distributions()
+    packages_of = installed_modules()
     needed = {canonicalize_name(packages_of[module][0]) for module in EXTRA_MODULES[extra]}
     assert needed <= names(extras[extra])
     assert names(extras[extra]) <= names(extras["all"])
@@ -277,20 +284,20 @@ def test_a_plain_installation_runs_reports_and_predicts(modality: str, tmp_path:
         append_letters(source, 0, 40)
     workspace, seedling = tmp_path / "workspace", [sys.executable, "-P", "-m", "seedling.cli.main"]
     call([*seedling, "init", workspace, f"--{modality}", source], tmp_path, environment)
-    set_value(workspace, ["effort"], "quick")
-    set_value(workspace, ["pseudo_label", "rounds"], 1)
+    short = {"effort": "quick", "evaluate.bootstrap_draws": 200, "evaluate.robustness_rows": 5}
+    set_params(workspace, {**short, "pseudo_label.rounds": 1})
     call([*seedling, "run"], workspace, environment)
     assert "<svg" in (workspace / "reports" / "report.html").read_text(encoding="utf-8")
     rows = source / "test" if modality == "images" else source
     call([*seedling, "predict", rows, "--output", tmp_path / "answers.csv"], workspace, environment)
     answers = pd.read_csv(tmp_path / "answers.csv")
-    assert len(answers) == (50 if modality == "images" else 40)
+    assert len(answers) == (20 if modality == "images" else 40)
     assert answers["predicted"].notna().all()
 
 
 def write_images(folder: Path) -> Path:
-    """Writes handwritten digits as an ImageFolder: five labeled and five test images per class, and a pool of 50."""
-    digits = load_digits()
+    """Writes the digits 0 to 3 as an ImageFolder: five labeled and five test images per class, and a pool of 20."""
+    digits = load_digits(n_class=4)
     pixels, seen = (digits.images * 255 / 16).astype(np.uint8), Counter[int]()
     for number, label in enumerate(digits.target[:400]):
         seen[label] += 1

@@ -16,7 +16,8 @@ def test_each_package_under_the_gpl_is_named() -> None:
     found = set()
     for package in distributions():
         metadata = package.metadata
-        licenses = [metadata.get("License-Expression") or "", (metadata.get("License") or "").partition("\n")[0]]
+        fields = [(metadata.get_all(name) or [""])[0] for name in ("License-Expression", "License")]
+        licenses = [fields[0], fields[1].partition("\n")[0]]
         licenses += [one for one in metadata.get_all("Classifier") or [] if one.startswith("License ::")]
         if any(GPL.search(one) for one in licenses):
             found.add(metadata["Name"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from prefect_runs import own_environment
+from short_runs import run_all_stages
 from text_workspaces import call
 
 from seedling.config.former_keys import FORMER_KEYS, FORMER_VALUES
@@ -17,7 +18,7 @@ from seedling.config.params import known_keys, load
 from seedling.errors import InputError
 from seedling.migration import migrate
 from seedling.versioning.dvc_yaml import render_dvc_yaml
-from seedling.versioning.ledger import create_repository
+from seedling.versioning.repository import create_repository
 
 FORMER = Path(__file__).parent / "workspace_version_15"  # as that version wrote it, with more keys set in params.yaml
 CRAWL = "    - {kind: crawl, start: 'http://site.example/', licence: CC0, item: p}  # theirs"
@@ -143,6 +144,6 @@ def test_a_migrated_workspace_runs(former: Path, tmp_path: Path) -> None:
     assert "`seedling migrate`" in refused.stderr
     printed = call(["seedling", "migrate"], former, environment)
     assert [line.partition(":")[0] for line in printed.splitlines()[:3]] == ["params.yaml", "gates.yaml", "dvc.yaml"]
-    call(["seedling", "run"], former, environment)
+    run_all_stages(former)
     assert json.loads((former / "reports" / "metrics.json").read_text())["accuracy"] > 0.5
     assert "changed" not in call(["dvc", "status"], former, environment)

@@ -5,20 +5,28 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from prefect_runs import own_environment
+from small_models import grown
 from text_workspaces import call, letter
 
 import seedling
 from seedling.config.params import set_value
 from seedling.dataset.generation import digest
 from seedling.errors import InputError
+from seedling.records.model import ModelRecord
 
-QUICK = {"pseudo_label.rounds": 0, "evaluate.robustness_rows": 0}
+QUICK = {
+    "train.candidates": ["logistic_regression"],
+    "pseudo_label.rounds": 0,
+    "evaluate.bootstrap_draws": 200,
+    "evaluate.robustness_rows": 0,
+}
 
 
 def test_the_import_alone_loads_no_heavy_package() -> None:
@@ -37,14 +45,16 @@ def test_the_import_alone_loads_no_heavy_package() -> None:
         ({"images": "folder", "labels": ["x"]}, "has its labels in its subfolders"),
     ],
 )
-def test_wrong_arguments_are_explained(arguments: dict[str, object], message: str) -> None:
+def test_wrong_arguments_are_explained(arguments: dict[str, Any], message: str) -> None:
     """Before anything is written."""
     with pytest.raises(InputError, match=message):
         seedling.grow(**arguments)
 
 
 @pytest.mark.slow
-def test_the_rows_and_the_model_are_those_of_the_command_line(tmp_path: Path) -> None:
+def test_the_rows_and_the_model_are_those_of_the_command_line(
+    tmp_path: Path, prefect_variables: dict[str, str]
+) -> None:
     """The same table by `seedling init` and `seedling run`: every generation and the accepted model are equal."""
     texts, labels = zip(*map(letter, range(40)), strict=True)
     frame = pd.DataFrame({"text": texts, "label": labels})
@@ -52,7 +62,7 @@ def test_the_rows_and_the_model_are_those_of_the_command_line(tmp_path: Path) ->
         frame, workspace=tmp_path / "python", effort="quick", encoder="none", params=QUICK, verbose=False
     )
     frame.to_parquet(tmp_path / "rows.parquet")
-    environment, folder = own_environment(tmp_path), tmp_path / "command"
+    environment, folder = own_environment(tmp_path, **prefect_variables), tmp_path / "command"
     call(["seedling", "init", folder, "--texts", tmp_path / "rows.parquet", "--encoder", "none"], tmp_path, environment)
     for key, value in {"effort": "quick", **QUICK}.items():
         set_value(folder, key.split("."), value)
@@ -66,7 +76,7 @@ def test_the_rows_and_the_model_are_those_of_the_command_line(tmp_path: Path) ->
     predictions = result.predict([letter(101)[0], "", letter(102)[0]], probabilities=True)
     assert predictions["predicted"].tolist()[::2] == [letter(101)[1], letter(102)[1]]
     assert predictions["error"].tolist()[1] == "empty"
-    np.testing.assert_allclose(predictions.loc[[0, 2], ["complaint", "praise"]].sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(predictions.loc[[0, 2], ["p_complaint", "p_praise"]].sum(axis=1), 1.0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -102,6 +112,26 @@ def test_labels_beside_a_table_are_refused() -> None:
     """They would be ignored: the table has its own column."""
     with pytest.raises(InputError, match="put them into its column `label`"):
         seedling.grow(pd.DataFrame({"text": ["one text"], "label": ["a"]}), labels=["b"])
+
+
+def test_a_class_may_have_the_name_of_a_column(tmp_path: Path) -> None:
+    """Classes named error and predicted: their probabilities have columns of their own."""
+    workspace = grown(tmp_path, "text")
+    model_path = workspace / "models/0/model.json"
+    ModelRecord.read(model_path).model_copy(update={"classes": ("error", "predicted")}).write(model_path)
+    predictions = seedling.GrowResult(workspace).predict(["rain rain", ""], probabilities=True)
+    assert predictions.columns.tolist() == [
+        "predicted",
+        "confidence",
+        "abstains",
+        "error",
+        "p_error",
+        "p_predicted",
+    ]
+    assert predictions["predicted"][0] == "error"
+    assert predictions["error"].isna().tolist() == [True, False]
+    assert predictions["p_error"][0] == predictions["confidence"][0] > 0.5
+    assert predictions["p_error"].isna().tolist() == [False, True]
 
 
 def test_a_result_is_opened_by_a_path_or_its_name(tmp_path: Path) -> None:

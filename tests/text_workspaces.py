@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -41,7 +41,7 @@ def texts_of(table: Path) -> list[str]:
         return [row["text"] for row in csv.DictReader(file)]
 
 
-def call(command: list[object], cwd: Path, env: Mapping[str, str] | None = None, seconds: float = 900) -> str:
+def call(command: Sequence[object], cwd: Path, env: Mapping[str, str] | None = None, seconds: float = 900) -> str:
     """Standard output of the command. Raises AssertionError with all that it wrote where it fails."""
     arguments = [str(part) for part in command]
     done = subprocess.run(

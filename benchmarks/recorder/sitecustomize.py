@@ -36,7 +36,7 @@ def stage_here() -> str:
     """Return the stage whose package called this function; in threads of shared packages, the stage that runs."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        package, _, rest = frame.f_globals.get("__name__", "").partition(".")
+        package, _, rest = str(frame.f_globals.get("__name__", "")).partition(".")
         if package == "seedling" and (stage := rest.partition(".")[0]) in STAGES:
             return stage
         frame = frame.f_back

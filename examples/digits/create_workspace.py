@@ -16,7 +16,7 @@ from pathlib import Path
 from prepare import main as prepare_data
 
 from seedling.init.create import track
-from seedling.versioning.ledger import renew_workspace_links
+from seedling.versioning.repository import renew_workspace_links
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHARED_FILES = ("params.yaml", "gates.yaml", "dvc.yaml", ".gitattributes")

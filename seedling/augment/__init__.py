@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from seedling.augment.batches import AugmentBatch, Batching, Parent, batches_of
+from seedling.augment.batches import AugmentBatch, Batching, InheritedColumns, Parent, batches_of
 from seedling.augment.makers import Resources, steps_of
 from seedling.config.params import AugmentParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, payloads, read, read_manifest
@@ -21,6 +21,7 @@ from seedling.errors import InputError
 from seedling.media import texts
 from seedling.parallel.pool import in_processes
 from seedling.progress import Progress, counted, silent
+from seedling.records.stage_notes import AugmentNotes, ClassShares, NotScreened, ScreeningRecord
 from seedling.stats.randomness import generator
 
 if TYPE_CHECKING:
@@ -57,37 +58,38 @@ def augment(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     from seedling.augment.resources import resources_of
     from seedling.models.saving import make_features
 
-    classes = read_manifest(validated)["classes"]
+    classes = list(read_manifest(validated).classes)
     rows = read(validated)
     parents = rows[(rows["split"] == "train") & rows["label"].notna()].set_index("id")
     feature_maker = features or make_features(None, None, config)
     duplicates = DuplicateFilter(rows, config)
     resources = resources_of(params, config, parents, data, feature_maker)
     models = FoldModels(parents, classes, collected, feature_maker, params, config, progress)
-    policy, per_row, notes = _choose_policy(models, resources)
+    policy, per_row, screening = _choose_policy(models, resources)
     steps = steps_of(policy, config, resources.plugins)
     per_class = balance_counts(Counter(parents["label"]), per_row if steps else 0, params.balance if steps else 0.0)
-    count_by_id, hardness_notes = _count_by_id(models, per_class)
+    count_by_id, obstacle = _count_by_id(models, per_class)
     batch = AugmentBatch(steps, params, config, resources)
     with GenerationWriter(output, stage="augment", modality=config.modality) as writer:
         adversarial_rows = ((row, content_id, None) for row, content_id in models.adversarial_rows())
         policy_rows = _policy_rows(batch, models, count_by_id, batching or Batching())
         rows_in = _write(writer, chain(policy_rows, adversarial_rows), duplicates)
-        notes |= hardness_notes
-        if params.balance:
-            notes["class_shares"] = _class_shares(parents["label"], writer)
-        if any(count_by_id.values()):
-            notes["policy"] = [{step.name: dict(step.arguments)} for step in steps]
-        writer.close(rows_in=rows_in, classes=classes, augmentations_per_row=per_row, **notes)
+        notes = AugmentNotes(
+            augmentations_per_row=per_row,
+            policy=tuple({step.name: dict(step.arguments)} for step in steps if any(count_by_id.values())),
+            screening=screening,
+            class_shares=_class_shares(parents["label"], writer) if params.balance else None,
+            hard=obstacle,
+        )
+        writer.close(rows_in=rows_in, classes=classes, notes=notes)
 
 
-def _count_by_id(models: FoldModels, per_class: Mapping[str, int]) -> tuple[dict[str, int], dict[str, Any]]:
-    """Return the augmented rows per row, by id, and notes for the manifest. per_class: before hardness."""
+def _count_by_id(models: FoldModels, per_class: Mapping[str, int]) -> tuple[dict[str, int], str | None]:
+    """Return the augmented rows per row, by id, and why hard rows are not favored. per_class: before hardness."""
     strength = models.params.hard
     hardness = models.hardness() if any(per_class.values()) else {}
     counts = favor_hard_rows(models.parents["label"].map(per_class), hardness, strength, models.config.seed)
-    notes = {"hard": "the hardness of rows could not be estimated"} if strength and not hardness else {}
-    return counts, notes
+    return counts, "the hardness of rows could not be estimated" if strength and not hardness else None
 
 
 def _write(writer: GenerationWriter, rows: Iterable[tuple[Row, str, str | None]], duplicates: DuplicateFilter) -> int:
@@ -111,7 +113,7 @@ def _policy_rows(
         return
     guard = models.guard()
     source = (
-        (row_id, payload, models.parents.loc[row_id].to_dict(), range(count_by_id[row_id]))
+        Parent(row_id, payload, InheritedColumns.of(models.parents.loc[row_id].to_dict()), range(count_by_id[row_id]))
         for row_id, payload in payloads([models.collected], models.parents.index)
     )
     yield from counted(_augmented_rows(batch, source, guard, batching), models.progress, "augment rows", total)
@@ -125,18 +127,18 @@ def _check_modality(params: AugmentParams, config: WorkspaceConfig) -> None:
         )
 
 
-def _choose_policy(models: FoldModels, resources: Resources) -> tuple[Any, int, dict[str, Any]]:
-    """Return the policy, the augmented rows per row and notes for the manifest: from params, or screened if `auto`."""
+def _choose_policy(models: FoldModels, resources: Resources) -> tuple[Any, int, ScreeningRecord | NotScreened | None]:
+    """Return the policy, the augmented rows per row and the screening: from params, or screened if `auto`."""
     params, n_parents = models.params, len(models.parents)
     per_row = augmentations_per_row(n_parents, params, models.config)
     if params.policy != "auto":
-        return params.policy, per_row, {}
+        return params.policy, per_row, None
     screening, obstacle = models.screen(resources)
     if screening is None:
-        return None, per_row, {"screening": {"cannot_screen": obstacle}}
+        return None, per_row, NotScreened(cannot_screen=obstacle)
     if params.augmentations_per_row is None:
         per_row = min(screening.per_row, MAX_AUGMENTED_ROWS // max(1, n_parents))
-    return screening.policy, per_row, {"screening": screening.as_json()}
+    return screening.policy, per_row, screening.record()
 
 
 class DuplicateFilter:
@@ -203,25 +205,27 @@ def favor_hard_rows(
     strength: 0 keeps the counts; 1 gives none to the easiest row of a class and twice as many to the hardest.
     A fractional part is a probability, drawn per row id.
     """
+    counts = zip(count_by_id.index, count_by_id, strict=True)
     if not hardness or not strength:
-        return {row_id: int(count) for row_id, count in count_by_id.items()}
-    targets = {row_id: count * (1 + strength * (2 * hardness[row_id] - 1)) for row_id, count in count_by_id.items()}
+        return {row_id: int(count) for row_id, count in counts}
+    targets = {row_id: count * (1 + strength * (2 * hardness[row_id] - 1)) for row_id, count in counts}
     return {
         row_id: int(target) + int(generator(seed, "hard", row_id).random() < target % 1)
         for row_id, target in targets.items()
     }
 
 
-def _class_shares(labels: pd.Series, writer: GenerationWriter) -> dict[str, dict[str, float]]:
+def _class_shares(labels: pd.Series, writer: GenerationWriter) -> ClassShares:
     """Return the share of the training rows per class, before and after augmentation."""
     before = Counter(labels)
     after = before + Counter(dict.fromkeys(before, 0))
     for (_, label, _), n_rows in writer.kept.items():
         after[label] += n_rows
-    return {
-        phase: {label: round(n_rows / counts.total(), 6) for label, n_rows in sorted(counts.items())}
-        for phase, counts in (("before", before), ("after", after))
-    }
+    shares_before, shares_after = (
+        {label: round(n_rows / counts.total(), 6) for label, n_rows in sorted(counts.items())}
+        for counts in (before, after)
+    )
+    return ClassShares(before=shares_before, after=shares_after)
 
 
 def _augmented_rows(
@@ -238,7 +242,9 @@ def _augmented_rows(
         else map(batch, batches)
     )
     for rows in parts:
-        candidates = [(row.parent_ids[0], row.payload) for row, _, reason in rows if reason is None] if guard else []
+        candidates = (
+            [(row.parent_ids[0], row.payload or "") for row, _, reason in rows if reason is None] if guard else []
+        )
         label_changes = iter(guard.label_changes(candidates) if guard and candidates else ())
         for row, content_id, reason in rows:
             yield row, content_id, reason or ("label_changed" if guard and next(label_changes) else None)

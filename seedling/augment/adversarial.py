@@ -8,7 +8,7 @@ other folds, on the features of the train stage; the perturbation is computed at
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal, cast
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ DEEPFOOL_STEPS, DEEPFOOL_OVERSHOOT = 3, 1.1
 
 def adversarial_images(
     parents: LabeledRows, selected: Sequence[int], attack: Attack, levels: float, max_megapixels: float
-) -> Iterator[tuple[int, Pixels, dict[str, Any]]]:
+) -> Iterator[tuple[int, Pixels, dict[str, float | str]]]:
     """Yield (row index, perturbed image, recipe details), fold by fold.
 
     selected: row indices of the parents. Rows without a fold are skipped: every model trained on them.
@@ -44,7 +44,7 @@ def adversarial_images(
         fold_rows = [row for row in selected if parents.fold[row] == fold]
         for start in range(0, len(fold_rows), BATCH_IMAGES):
             rows = fold_rows[start : start + BATCH_IMAGES]
-            originals = [images.decode(parents.payloads[row], max_megapixels) for row in rows]
+            originals = [images.decode(cast("bytes", parents.payloads[row]), max_megapixels) for row in rows]
             resized = np.stack([images.resized(image, *from_pixels.size[::-1]) for image in originals])
             pixels, labels = torch.from_numpy(resized.astype(np.float32)), torch.from_numpy(parents.labels[rows])
             for row, image, change in zip(

@@ -6,8 +6,8 @@ This module imports nothing that trains models, so that a worker process starts 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -20,7 +20,35 @@ from seedling.models.device import keep_freed_memory
 from seedling.parallel.pool import LOCAL_SECONDS
 from seedling.stats.randomness import derived_seed
 
-Parent = tuple[str, Any, Mapping[Hashable, Any], range]  # id, payload, columns, numbers of its augmented rows
+
+@dataclass(frozen=True, slots=True)
+class InheritedColumns:
+    """The columns that an augmented row has from its parent. fold: None for a row that every fold model sees."""
+
+    fold: int | None
+    label: str
+    label_source: str
+    weight: float
+    origin: str | None
+    license: str | None
+    attribution: str | None
+    group: str
+
+    @classmethod
+    def of(cls, columns: Mapping[Hashable, Any]) -> InheritedColumns:
+        """Take them from a row of validate's output."""
+        values = {field.name: columns[field.name] for field in fields(cls)}
+        fold = None if pd.isna(columns["fold"]) else int(columns["fold"])
+        return cls(**{**values, "fold": fold, "weight": float(columns["weight"])})
+
+
+class Parent(NamedTuple):
+    """A row with the numbers of its augmented rows."""
+
+    row_id: str
+    payload: bytes | str
+    columns: InheritedColumns
+    numbers: range
 
 
 @dataclass(frozen=True)
@@ -55,20 +83,19 @@ class AugmentBatch:
 
     def __call__(self, parents: Sequence[Parent]) -> list[tuple[Row, str, str | None]]:
         """Return each augmented row in the order of the parents, its content id, and the reason to reject it."""
-        return [augmented for parent in parents for augmented in self._augment_parent(*parent)]
+        return [augmented for parent in parents for augmented in self._augment_parent(parent)]
 
-    def _augment_parent(
-        self, parent_id: str, payload: Any, columns: Mapping[Hashable, Any], numbers: range
-    ) -> Iterator[tuple[Row, str, str | None]]:
+    def _augment_parent(self, parent: Parent) -> Iterator[tuple[Row, str, str | None]]:
         maker: Maker = self._maker  # type: ignore[attr-defined]  # set once, in __post_init__
-        decoded = maker.read(payload)
-        for number in numbers:
+        decoded = maker.read(parent.payload)
+        for number in parent.numbers:
             try:
-                seed = derived_seed(self.config.seed, "augment", parent_id, number)
+                seed = derived_seed(self.config.seed, "augment", parent.row_id, number)
                 augmented, reason = maker.make(decoded, seed), None
             except CannotChange as error:
-                augmented, reason = Augmented(payload, None, f"{parent_id} {number}".encode()), error.reason
-            yield (*row_of(parent_id, columns, augmented, self.params), reason)
+                augmented = Augmented(parent.payload, None, f"{parent.row_id} {number}".encode())
+                reason = error.reason
+            yield (*row_of(parent.row_id, parent.columns, augmented, self.params), reason)
 
 
 def batches_of(parents: Iterable[Parent], batching: Batching) -> Iterator[list[Parent]]:
@@ -77,39 +104,37 @@ def batches_of(parents: Iterable[Parent], batching: Batching) -> Iterator[list[P
     Batch sizes double from 1 row on, so that the time per row is known early.
     """
     batch, n_rows, megapixels, max_rows = list[Parent](), 0, 0.0, 1
-    for parent_id, payload, columns, numbers in parents:
-        size = images.megapixels(payload) if isinstance(payload, bytes) else 0.0
-        for number in numbers:
+    for parent in parents:
+        size = images.megapixels(parent.payload) if isinstance(parent.payload, bytes) else 0.0
+        for number in parent.numbers:
             if batch and (n_rows >= max_rows or megapixels + size > batching.max_megapixels):
                 yield batch
                 batch, n_rows, megapixels, max_rows = [], 0, 0.0, min(2 * max_rows, batching.max_rows)
-            if batch and batch[-1][0] == parent_id:
-                batch[-1] = (parent_id, payload, columns, range(batch[-1][3].start, number + 1))
+            if batch and batch[-1].row_id == parent.row_id:
+                batch[-1] = parent._replace(numbers=range(batch[-1].numbers.start, number + 1))
             else:
-                batch.append((parent_id, payload, columns, range(number, number + 1)))
+                batch.append(parent._replace(numbers=range(number, number + 1)))
             n_rows, megapixels = n_rows + 1, megapixels + size
     if batch:
         yield batch
 
 
-def row_of(
-    parent_id: str, columns: Mapping[Hashable, Any], augmented: Augmented, params: AugmentParams
-) -> tuple[Row, str]:
+def row_of(parent_id: str, columns: InheritedColumns, augmented: Augmented, params: AugmentParams) -> tuple[Row, str]:
     """Return the augmented row and its content id. All columns but the content are the parent's."""
     content_id, row_id = identities(augmented.content, [parent_id], augmented.recipe)
     row = Row(
         id=row_id,
         split="train",
-        fold=None if pd.isna(columns["fold"]) else int(columns["fold"]),
-        label=columns["label"],
-        label_source=columns["label_source"],
-        weight=float(columns["weight"]) * params.weight,
+        fold=columns.fold,
+        label=columns.label,
+        label_source=columns.label_source,
+        weight=columns.weight * params.weight,
         parent_ids=[parent_id],
         recipe=augmented.recipe,
-        origin=columns["origin"],
-        license=columns["license"],
-        attribution=columns["attribution"],
-        group=columns["group"],
+        origin=columns.origin,
+        license=columns.license,
+        attribution=columns.attribution,
+        group=columns.group,
         payload=augmented.payload,
     )
     return row, content_id

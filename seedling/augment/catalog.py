@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
+from pydantic import JsonValue
 
 REFLECT_BORDER = cv2.BORDER_REFLECT_101
-Entry = Mapping[str, Mapping[str, Any]]  # name and arguments of one transform
+Arguments = Mapping[str, JsonValue]  # of one transform, as in params.yaml and in recipes
+Entry = Mapping[str, Arguments]  # name and arguments of each transform
 
 
 class CannotChange(ValueError):
@@ -41,16 +42,16 @@ class Operation:
     graded: bool = True
 
 
-def _affine(**arguments: Any) -> Entry:
-    identity = {"scale": 1.0, "rotate": 0.0, "translate_percent": 0.0, "shear": 0.0}
+def _affine(**arguments: JsonValue) -> Entry:
+    identity: dict[str, JsonValue] = {"scale": 1.0, "rotate": 0.0, "translate_percent": 0.0, "shear": 0.0}
     return {"Affine": {**identity, **arguments, "border_mode": REFLECT_BORDER, "p": 1.0}}
 
 
-def _entry(name: str, **arguments: Any) -> Entry:
+def _entry(name: str, **arguments: JsonValue) -> Entry:
     return {name: {**arguments, "p": 1.0}}
 
 
-def _ungraded(name: str, **arguments: Any) -> Callable[[float], Entry]:
+def _ungraded(name: str, **arguments: JsonValue) -> Callable[[float], Entry]:
     return lambda _: _entry(name, **arguments)
 
 

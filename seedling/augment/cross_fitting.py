@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from scipy import sparse
 from seedling.dataset.class_indices import class_indices
 from seedling.dataset.generation import PayloadReader
 from seedling.features.classical import FeatureMaker, Inputs
+from seedling.features.sparsity import is_sparse
 from seedling.label_quality.label_issues import flag_label_issues, label_error_probabilities
 from seedling.models.saving import Learner, make_learner
 from seedling.models.training import FitContext
@@ -33,7 +33,7 @@ class LabeledRows:
     """
 
     ids: list[str]
-    payloads: list[Any]
+    payloads: list[bytes | str]
     labels: Ints
     fold: Ints
     groups: NDArray[np.str_]
@@ -80,7 +80,7 @@ def read_labeled_rows(
         ids=ids,
         payloads=[payload_by_id[row_id] for row_id in ids],
         labels=class_indices(rows["label"], classes),
-        fold=rows["fold"].astype("float64").fillna(-1).to_numpy(dtype=np.int64),
+        fold=np.asarray(rows["fold"].astype("float64").fillna(-1), dtype=np.int64),
         groups=rows["group"].to_numpy(dtype=str),
         weights=rows["weight"].to_numpy(dtype=np.float64),
         classes=len(classes),
@@ -137,7 +137,7 @@ def _training_data(
 
 def _stack(first: Inputs, second: Inputs) -> Inputs:
     both = [first.features, second.features]
-    features = sparse.vstack(both).tocsr() if sparse.issparse(both[0]) else np.concatenate(both)
+    features = sparse.vstack(both).tocsr() if is_sparse(both[0]) else np.concatenate(both)
     if first.images is None or second.images is None:
         return Inputs(features)
     return Inputs(features, np.concatenate([first.images, second.images]))
@@ -190,7 +190,7 @@ class LabelGuard:
         }
         self._features = parents.features
 
-    def label_changes(self, augmented: Sequence[tuple[str, Any]]) -> Iterator[bool]:
+    def label_changes(self, augmented: Sequence[tuple[str, bytes | str]]) -> Iterator[bool]:
         """Yield for each (parent id, payload) whether the label changed; False if the parent was misclassified."""
         inputs = self._features.transform([payload for _, payload in augmented])
         for row, (parent_id, _) in enumerate(augmented):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from seedling.augment.adversarial import adversarial_images
-from seedling.augment.batches import row_of
+from seedling.augment.batches import InheritedColumns, row_of
 from seedling.augment.cross_fitting import LabeledRows, LabelGuard, hardness, read_labeled_rows
 from seedling.augment.makers import Augmented, Resources
 from seedling.augment.screening import MAX_SCREENED_ROWS, CannotScreen, Screening, screen
@@ -86,4 +86,5 @@ class FoldModels:
             for row, pixels, details in counted(perturbed, self.progress, "create adversarial images", len(selected)):
                 parent_id, recipe = rows.ids[row], recipe_json(params.adversarial_attack, **details)
                 augmented = Augmented(images.encode(pixels), recipe, images.content(pixels))
-                yield row_of(parent_id, self.parents.loc[parent_id].to_dict(), augmented, params)
+                columns = InheritedColumns.of(self.parents.loc[parent_id].to_dict())
+                yield row_of(parent_id, columns, augmented, params)

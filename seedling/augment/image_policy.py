@@ -9,20 +9,20 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import albumentations as A
 import cv2
 import numpy as np
 
-from seedling.augment.catalog import OPERATIONS, CannotChange
+from seedling.augment.catalog import OPERATIONS, Arguments, CannotChange, Entry
 from seedling.augment.transforms import TRANSFORMS
 from seedling.errors import InputError
 from seedling.media import images
 from seedling.media.images import Pixels
 from seedling.plugins import defined_in
 
-Policy = Sequence[Mapping[str, Mapping[str, Any]]]
+Policy = Sequence[Entry]
 Plugin = Callable[[Pixels, np.random.Generator], Pixels]
 Step = Callable[[Pixels], tuple[Pixels, bool]]
 
@@ -64,7 +64,7 @@ class PolicyTransform:
         """
         self._policy, self._plugins = policy, plugins
         self._names = names or [
-            arguments.get("name", name) if name == "own" else name
+            str(arguments.get("name", name)) if name == "own" else name
             for entry in policy
             for name, arguments in entry.items()
         ]
@@ -75,8 +75,8 @@ class PolicyTransform:
         stream, steps = RandomStream(), list[Step]()
         for name, arguments in (item for entry in self._policy for item in entry.items()):
             if name == "own":
-                probability = float(arguments.get("p", 1.0))
-                steps.append(partial(_apply_plugin, self._plugins[arguments["name"]], probability, stream))
+                probability = float(cast("float", arguments.get("p", 1.0)))
+                steps.append(partial(_apply_plugin, self._plugins[str(arguments["name"])], probability, stream))
             else:
                 transform = build(name, arguments, list(self._plugins))
                 transform.set_random_state(stream.np_random, stream.py_random)
@@ -162,7 +162,7 @@ def _apply_plugin(plugin: Plugin, probability: float, stream: RandomStream, pixe
     return changed, True
 
 
-def build(name: str, arguments: Mapping[str, Any], plugin_names: Sequence[str] = ()) -> A.BasicTransform:
+def build(name: str, arguments: Arguments, plugin_names: Sequence[str] = ()) -> A.BasicTransform:
     """Build a transform of albumentations or Seedling. plugin_names: suggested for a misspelled name.
 
     Raises InputError for an unknown name, for arguments that the transform does not take, and for a transform that

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -19,17 +19,18 @@ from seedling.dataset.generation import recipe_json
 from seedling.errors import InputError
 from seedling.media import images, texts
 from seedling.media.images import Pixels
-from seedling.plugins import AUGMENTING, defined_in, plugin_functions
+from seedling.plugins import AUGMENTING_GROUP, defined_in, plugin_functions
 from seedling.stats.randomness import derived_seed
+from seedling.workspace import AUGMENTING_FILE
 
-FILE, ENTRY_POINTS = AUGMENTING
 # Placeholders in a recipe that is serialized once: to serialize a policy takes as long as to augment a small image.
 SEED, APPLIED = "<seed>", "<applied>"
 SURROGATE = re.compile("[\ud800-\udfff]")
 JSON_SEPARATORS = (",", ":")  # no whitespace
+Plugins = Mapping[str, Callable[..., Any]]  # the user's functions by name
 PLUGIN_KEY = "own"  # a user's function in a recipe: {"own": {"name": …}}
 
-DEFAULT_IMAGES: tuple[Mapping[str, Any], ...] = (
+DEFAULT_IMAGES: tuple[catalog.Entry, ...] = (
     # These preserve nearly all labels. No flips: a mirrored digit or letter is another one.
     {
         "Affine": {
@@ -50,14 +51,14 @@ class Step(NamedTuple):
     """A transform, a text operation or a plugin (`own`), its arguments, and its name in params.yaml."""
 
     name: str
-    arguments: Mapping[str, Any]
+    arguments: catalog.Arguments
     display_name: str
 
 
 class Augmented(NamedTuple):
     """An augmented payload, its recipe, and the content that is hashed to its id."""
 
-    payload: Any
+    payload: bytes | str
     recipe: str | None
     content: bytes
 
@@ -84,7 +85,7 @@ class Resources:
     filled_by: the key of the masked language model; plugin_file: the name of the file in data/.
     """
 
-    plugins: Mapping[str, Callable[..., Any]]
+    plugins: Plugins
     context: sentences.Context
     data: Path | None = None
     filled_by: str | None = None
@@ -99,14 +100,14 @@ class Resources:
         plugin_file: str | None = None,
     ) -> Resources:
         """Load the resources of a workspace's data/. Raises InputError if the plugin file cannot be imported."""
-        plugins = plugin_functions(data, plugin_file, ENTRY_POINTS, "augment.plugin")
+        plugins = plugin_functions(data, plugin_file, AUGMENTING_GROUP, "augment.plugin")
         return cls(plugins, context or sentences.Context(), data, filled_by, plugin_file)
 
     def __reduce__(self) -> Any:  # another process imports the plugins itself
         return Resources.of, (self.data, self.context, self.filled_by, self.plugin_file)
 
 
-def steps_of(policy: Sequence[Any] | None, config: WorkspaceConfig, plugins: Mapping[str, Any]) -> list[Step]:
+def steps_of(policy: Sequence[Any] | None, config: WorkspaceConfig, plugins: Plugins) -> list[Step]:
     """Resolve each name and strength of the policy to steps with arguments. Raises InputError for an unknown name."""
     if policy is None:
         policy = DEFAULT_IMAGES if config.modality == "image" else sentences.DEFAULT_POLICY
@@ -117,7 +118,7 @@ def steps_of(policy: Sequence[Any] | None, config: WorkspaceConfig, plugins: Map
     return steps
 
 
-def _resolve(name: str, value: Any, config: WorkspaceConfig, plugins: Mapping[str, Any]) -> list[Step]:
+def _resolve(name: str, value: Any, config: WorkspaceConfig, plugins: Plugins) -> list[Step]:
     """Resolve one entry of a policy. value: its arguments, a number, or None."""
     operations = catalog.OPERATIONS if config.modality == "image" else sentences.OPERATIONS
     if name in plugins and name in operations:
@@ -134,7 +135,7 @@ def _resolve(name: str, value: Any, config: WorkspaceConfig, plugins: Mapping[st
     return _image_steps(name, value)
 
 
-def _text_step(name: str, value: Any, plugins: Mapping[str, Any]) -> Step:
+def _text_step(name: str, value: Any, plugins: Plugins) -> Step:
     if name not in sentences.OPERATIONS:
         raise InputError(_unknown_operation(name, [*sentences.OPERATIONS, *plugins]))
     numbers = _numbers(name, value, {"share"}, "share")
@@ -185,7 +186,7 @@ def _unknown_operation(name: str, operations: Sequence[str]) -> str:
     return (
         f"params.yaml: augment.policy: unknown operation '{name}'.{suggestion} The operations are "
         f"{', '.join(operations)}. To use a function of your own, name its file in data/ beside the policy: "
-        f"`plugin: {FILE}`."
+        f"`plugin: {AUGMENTING_FILE}`."
     )
 
 
@@ -194,7 +195,7 @@ def maker_of(steps: Sequence[Step], config: WorkspaceConfig, resources: Resource
 
     An image goes through all steps in order, each with its own probability; a text through one step, drawn at random.
     """
-    plugin_names = [step.arguments["name"] for step in steps if step.name == PLUGIN_KEY]
+    plugin_names = [str(step.arguments["name"]) for step in steps if step.name == PLUGIN_KEY]
     if missing := [name for name in plugin_names if name not in resources.plugins]:
         raise InputError(
             f"Unknown function '{missing[0]}': it is neither in the file that augment.plugin names nor in an installed "
@@ -238,9 +239,9 @@ def _augment_text(steps: list[Step], resources: Resources, payload: str, seed: i
 def _apply_text_step(step: Step, resources: Resources, payload: str, seed: int) -> Augmented:
     name, arguments, _ = step
     if name == PLUGIN_KEY:
-        text = _apply_plugin(arguments["name"], resources, payload, seed)
+        text = _apply_plugin(str(arguments["name"]), resources, payload, seed)
     else:
-        text = sentences.change(payload, name, arguments["share"], seed, resources.context)
+        text = sentences.change(payload, name, cast("float", arguments["share"]), seed, resources.context)
     filled_by = {"filled_by": resources.filled_by} if name == "mask" and resources.filled_by else {}
     return Augmented(text, recipe_json(name, **arguments, **filled_by, seed=seed), texts.content(text))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,6 +16,9 @@ from seedling.errors import InputError
 from seedling.features.classical import FeatureMaker
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.files.data_files import inside
+
+if TYPE_CHECKING:
+    from seedling.models.masked_words import MaskedWords
 
 MAX_NEAR_WORDS, MIN_NEAR_COSINE = 5, 0.5  # synonyms per word from an encoder's vocabulary, and their similarity
 
@@ -37,7 +40,7 @@ def _operation_names(policy: Sequence[str | dict[str, Any]] | None) -> set[str]:
     return {entry if isinstance(entry, str) else next(iter(entry)) for entry in policy or ()}
 
 
-def _mask_filler(params: AugmentParams, data: Path | None) -> Any:
+def _mask_filler(params: AugmentParams, data: Path | None) -> MaskedWords | None:
     """Return the masked language model, or None. Raises InputError if no operation uses it."""
     if params.masked_lm is None:
         return None
@@ -57,12 +60,12 @@ def _context(
     parents: pd.DataFrame,
     data: Path | None,
     features: FeatureMaker,
-    fill: Any,
+    fill: sentences.Fill | None,
 ) -> sentences.Context:
     """Return the context of text operations: synonyms are the user's thesaurus, or near words of the encoder."""
     if config.modality != "text":
         return sentences.Context()
-    near: Mapping[str, Any] = {}
+    near: sentences.Near = {}
     protected = frozenset(word.lower() for phrase in params.protect for word in phrase.split())
     words = sorted(
         {word for text in parents["text"] for word in str(text).lower().split() if word.isalpha()}

@@ -32,6 +32,8 @@ from seedling.media.decoded_images import DecodedImages
 from seedling.models.training import FitContext
 from seedling.parallel.executor import in_threads
 from seedling.progress import Progress
+from seedling.records.intervals import DifferenceRecord
+from seedling.records.stage_notes import PolicyTrial, ScreeningRecord
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Difference, Floats, Ints, log_loss_of_rows, paired_difference
 
@@ -65,16 +67,16 @@ class PolicyResult:
     log_loss: Difference
     label_changes: float
 
-    def as_json(self, kept: bool) -> dict[str, Any]:
+    def record(self, kept: bool) -> PolicyTrial:
         """Return the entry for the manifest."""
-        return {
-            "name": self.name,
-            "augmentations_per_row": self.per_row,
-            "accuracy": self.accuracy.rounded(),
-            "log_loss": self.log_loss.rounded(),
-            "label_changes": round(self.label_changes, 6),
-            "kept": kept,
-        }
+        return PolicyTrial(
+            name=self.name,
+            augmentations_per_row=self.per_row,
+            accuracy=DifferenceRecord.of(self.accuracy),
+            log_loss=DifferenceRecord.of(self.log_loss),
+            label_changes=round(self.label_changes, 6),
+            kept=kept,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,12 @@ class Screening:
     per_row: int
     rows: int
     confirmed: PolicyResult
-    results: list[dict[str, Any]]
+    results: list[PolicyTrial]
 
-    def as_json(self) -> dict[str, Any]:
+    def record(self) -> ScreeningRecord:
         """Return the note for the manifest."""
-        confirmed = self.confirmed.as_json(kept=bool(self.policy))
-        return {"rows": self.rows, "policy": self.policy, "confirmed": confirmed, "trials": self.results}
+        confirmed = self.confirmed.record(kept=bool(self.policy))
+        return ScreeningRecord(rows=self.rows, policy=self.policy, confirmed=confirmed, trials=tuple(self.results))
 
 
 class CannotScreen(ValueError):
@@ -202,10 +204,10 @@ def _outcome(
     selected = lowest if helpful else None
     selected_names = {*_names_in(selected)} if selected else set()
     results = [
-        result.as_json(kept=result.per_row == 1 and result in best and bool(selected_names & {*_names_in(result)}))
+        result.record(kept=result.per_row == 1 and result in best and bool(selected_names & {*_names_in(result)}))
         for result in single
     ]
-    results += [result.as_json(kept=selected is not None and result is winner) for result in combined]
+    results += [result.record(kept=selected is not None and result is winner) for result in combined]
     policy, per_row = (selected.policy, selected.per_row) if selected else ([], 0)
     return Screening(policy, per_row, n_rows, lowest, results)
 

@@ -73,6 +73,8 @@ HOLE = "\ue000"  # a mask that a model will fill: a private-use character, which
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the selected words; the others stay (Devlin et al. 2019)
 
 Near = Mapping[str, Sequence[str]]  # word in lower case → its synonyms
+# (text, mask, the masked words, seed, predicate of forbidden words) → text
+Fill = Callable[[str, str, Sequence[str], int, Callable[[str], bool]], str]
 Substitutions = tuple[tuple[int, str], ...]  # index of a letter in a word, and its possible replacements
 
 
@@ -81,13 +83,13 @@ class Context:
     """Resources of the operations.
 
     near: synonyms; vocabulary: words of the training texts; protected: words, in lower case, that must not change;
-    fill: replaces masks, (text, mask, the masked words, seed, predicate of forbidden words) → text.
+    fill: replaces masks.
     """
 
     near: Near = field(default_factory=dict)
     vocabulary: Sequence[str] = ()
     protected: frozenset[str] = frozenset()
-    fill: Callable[[str, str, Sequence[str], int, Callable[[str], bool]], str] | None = None
+    fill: Fill | None = None
 
 
 @dataclass(slots=True)

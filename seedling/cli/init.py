@@ -11,6 +11,7 @@ import typer
 from seedling.cli.options import Debug, explained
 from seedling.errors import InputError
 from seedling.terminal.printable import printable
+from seedling.workspace import Workspace
 
 if TYPE_CHECKING:
     from seedling.init.create import InitFindings
@@ -131,7 +132,7 @@ def _print_result(workspace: Path, source: Path | None, findings: InitFindings, 
 
     for sentence in [*describe_left_out(findings.left_out), *findings.preview_lines]:
         print(printable(sentence))
-    packed = sorted((workspace / "data" / "packed").glob("*.parquet")) if may_be_packed else []
+    packed = sorted(Workspace(workspace).packed_data.glob("*.parquet")) if may_be_packed else []
     if packed:
         print(
             f"The files of {source} are packed in {len(packed)} Parquet files (--loose keeps them as separate files)."

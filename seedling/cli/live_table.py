@@ -94,17 +94,17 @@ class LiveTable:
         )
 
     def _is_collapsed(self, outcome: Outcome) -> bool:
-        return self._collapse_skipped and bool(outcome.summary.get("is_skipped"))
+        return self._collapse_skipped and outcome.summary.is_skipped
 
     def _first_skipped(self) -> str | None:
         """The train stage of the first skipped round."""
-        skipped = [name for name, outcome in self._outcomes.items() if outcome.summary.get("is_skipped")]
+        skipped = [name for name, outcome in self._outcomes.items() if outcome.summary.is_skipped]
         return next((name for name in stages() if name in skipped and name.startswith("train@")), None)
 
     def _skipped_note(self) -> str:
         """One line for all skipped rounds, with the reason of the first one."""
         name = str(self._first_skipped())
-        reason = str(self._outcomes[name].summary["note"]).removeprefix("skipped: ")
+        reason = self._outcomes[name].summary.note.removeprefix("skipped: ")
         return skipped_rounds_note(int(name.partition("@")[2]), reason)
 
     def table(self) -> Table:
@@ -136,7 +136,8 @@ class LiveTable:
 
     def _finished(self, outcome: Outcome) -> tuple[RenderableType, ...]:
         sign, style = SIGNS[outcome.how]
-        numbers = [f"{outcome.summary[key]:,}" if key in outcome.summary else "" for key in ("in", "kept", "rejected")]
+        rows = outcome.summary.rows
+        numbers = ["", "", ""] if rows is None else [f"{count:,}" for count in (rows.rows_in, rows.kept, rows.rejected)]
         return (
             Text(sign, style=style),
             Text(outcome.stage),
@@ -148,15 +149,16 @@ class LiveTable:
     @staticmethod
     def _outcome_text(outcome: Outcome, *, rows: bool = True) -> Text:
         summary, text = outcome.summary, Text()
-        if rows and "in" in summary:
-            text.append(f"{summary['in']:,} in, {summary['kept']:,} kept, {summary['rejected']:,} rejected")
-        reasons = reasons_phrase(summary.get("reasons", {}))
+        if rows and summary.rows is not None:
+            counts = summary.rows
+            text.append(f"{counts.rows_in:,} in, {counts.kept:,} kept, {counts.rejected:,} rejected")
+        reasons = reasons_phrase(summary.reasons)
         if reasons:
             text.append(f"{': ' if rows else ''}{reasons}", style="yellow")
-        if summary.get("note"):
-            text.append(f"{'  ' if text else ''}{summary['note']}")
-        for check in summary.get("checks", []):
-            if not check["passed"]:
+        if summary.note:
+            text.append(f"{'  ' if text else ''}{summary.note}")
+        for check in summary.checks:
+            if not check.passed:
                 text.append(f"{'  ' if text else ''}gate warning: {warning_sentence(check)}", style="yellow")
         return text
 

@@ -20,7 +20,7 @@ from seedling.lock import workspace_lock
 from seedling.parallel.memory_limit import expected_rows, memory_warning
 from seedling.pipeline import find_stage
 from seedling.records.next_action import next_action
-from seedling.records.results import read_evaluation
+from seedling.records.results import read_evaluation_summary
 from seedling.records.run_records import read_run_records
 from seedling.records.summaries import headline
 from seedling.runner import write_page
@@ -28,6 +28,7 @@ from seedling.terminal.console import PrintableConsole
 from seedling.terminal.notices import state_once
 from seedling.versioning.pushing import read_push_state
 from seedling.versioning.uncommitted import commit_command
+from seedling.workspace import Workspace
 
 if TYPE_CHECKING:
     from seedling.flows.grow import RunResult
@@ -91,22 +92,22 @@ def run_workspace(workspace: Path, effort: str | None, as_of: str | None, *, vis
 
 def _print_result(console: PrintableConsole, workspace: Path, seconds: str, result: RunResult) -> None:
     """Prints the headline, the time, the path of the report, the result of the push, and what to do next."""
-    metrics = read_evaluation(workspace / "reports") or {}
-    console.print(f"\n{headline(metrics)}", style="bold green", highlight=False)
+    evaluation = read_evaluation_summary(Workspace(workspace).reports)
+    console.print(f"\n{headline(evaluation)}", style="bold green", highlight=False)
     if any(outcome.how != "unchanged" for outcome in result.outcomes):
         from seedling.records.predicted_gain import predicted_gain  # loads SciPy, which an unchanged run does not need
 
         if gain := predicted_gain(read_run_records(workspace)):
             console.print(str(gain), highlight=False, soft_wrap=True)
     console.print(
-        f"{seconds}. Report: {workspace / 'reports' / 'report.html'}",
+        f"{seconds}. Report: {Workspace(workspace).report_page}",
         highlight=False,
         soft_wrap=True,
     )
     console.print(next_action(workspace), markup=False, highlight=False, soft_wrap=True)
     if load(workspace).push and (push := read_push_state(workspace)):
-        style = None if push["complete"] else "yellow"
-        console.print(push["message"], style=style, markup=False, highlight=False, soft_wrap=True)
+        style = None if push.complete else "yellow"
+        console.print(push.message, style=style, markup=False, highlight=False, soft_wrap=True)
     if result.changed_during_run:
         console.print(
             f"Changed during the run: {', '.join(result.changed_during_run)}. Run `seedling run` again to "

@@ -21,6 +21,7 @@ from seedling.config.section import Section
 from seedling.config.sources import LabelRule, Source
 from seedling.errors import InputError
 from seedling.files.yaml_files import read_yaml_file
+from seedling.workspace import Workspace
 
 _value_repr = reprlib.Repr()  # shortens a value in an error message; enough remains to find it in the file
 _value_repr.maxstring = _value_repr.maxother = 200
@@ -365,7 +366,7 @@ def load(workspace: Path) -> Params:
 
     Raises InputError that names the file, the invalid key and the most similar valid key.
     """
-    path = workspace / "params.yaml"
+    path = Workspace(workspace).params_file
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise InputError(f"{path} has no sections: start from `seedling init` or copy an example's params.yaml.")
@@ -409,7 +410,7 @@ def set_value(workspace: Path, keys: Sequence[str], value: Any) -> None:
 
     keys: the path of keys to the value.
     """
-    path, yaml = workspace / "params.yaml", YAML()
+    path, yaml = Workspace(workspace).params_file, YAML()
     yaml.preserve_quotes, yaml.width = True, 200
     yaml.indent(mapping=2, sequence=4, offset=2)
     read_yaml(path)  # checks the size limits and reports syntax errors

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from seedling.config.patterns import pattern_fault
 from seedling.config.section import Section
+from seedling.workspace import DATA
 
 ENCODINGS = (
     *(
@@ -316,7 +317,7 @@ def describe_source(source: Source) -> str:
     """Return the location of a source: its path, its addresses or its dataset's name."""
     match source:
         case FolderSource() | TableSource():
-            return "data" if source.path == "." else f"data/{source.path}"
+            return DATA if source.path == "." else f"{DATA}/{source.path}"
         case CrawlSource():
             return ", ".join(source.start)
         case HuggingFaceSource():

@@ -45,6 +45,18 @@ class RowIndex:
         starts = np.cumsum([0, *map(len, ids_of_groups.values())], dtype=np.intp)
         return cls(ids[order], order, starts, list(ids_of_groups))
 
+    def parts_with(self, ids: Iterable[str]) -> list[Path]:
+        """Return the parts with rows of these ids, in the order of the generation."""
+        keys = np.array([row_id.encode() for row_id in ids], dtype=bytes)
+        if not len(keys) or not len(self.ids):
+            return []
+        first, end = np.searchsorted(self.ids, keys, side="left"), np.searchsorted(self.ids, keys, side="right")
+        positions = [self.positions[start:stop] for start, stop in zip(first, end, strict=True) if start < stop]
+        if not positions:
+            return []
+        groups = np.unique(np.searchsorted(self.starts, np.concatenate(positions), side="right") - 1)
+        return list(dict.fromkeys(self.groups[group][0] for group in groups))
+
     def find(self, ids: Iterable[str]) -> list[RowGroup]:
         """Return the row groups with rows of these ids, in the order of the generation.
 

@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -127,7 +128,7 @@ def training_rows(
     }
     frame = pd.concat(parts.values(), ignore_index=True)
     ingredient = np.repeat(list(parts), [len(part) for part in parts.values()])
-    fold = frame["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
+    fold = np.asarray(frame["fold"].astype("float64").fillna(NO_FOLD), dtype=np.int64)
     fold_models = len(set(fold[ingredient == "collected"].tolist()) - {NO_FOLD}) + 1
     pseudo_label_by_fold, pseudo_weight_by_fold = _pseudo_labels(frame, pseudo_labels, fold_models)
     return TrainingRows(
@@ -150,7 +151,7 @@ def _pseudo_labels(frame: pd.DataFrame, folder: Path | None, fold_models: int) -
     weights = np.zeros(labels.shape)
     if folder is not None:
         kept = read(folder, ["id", *PSEUDO_COLUMNS])
-        row_numbers = pd.Index(frame["id"]).get_indexer(kept["id"])
+        row_numbers = pd.Index(frame["id"]).get_indexer(pd.Index(kept["id"]))
         kept_labels = np.array(kept["pseudo_label_by_fold"].tolist(), dtype=np.int64)
         labels[row_numbers] = kept_labels.reshape(-1, fold_models)
         weights[row_numbers] = np.array(kept["pseudo_weight_by_fold"].tolist()).reshape(-1, fold_models)
@@ -169,8 +170,7 @@ def drawn_pool(validated: Path, max_rows: int, seed: int) -> list[str] | None:
 
     More rows would cost hours and gigabytes and improve the models little.
     """
-    counts = read_manifest(validated)["counts"]
-    if sum(count["rows"] for count in counts if count["split"] == "pool") <= max_rows:
+    if read_manifest(validated).rows_of("pool") <= max_rows:
         return None
     ids = ids_of(validated, "pool")
     return heapq.nsmallest(max_rows, ids, key=lambda row_id: (derived_seed(seed, "pool", row_id), row_id))
@@ -181,9 +181,10 @@ def _targets(frame: pd.DataFrame, ingredient: NDArray[np.str_], classes: Sequenc
     targets = np.zeros((len(frame), len(classes)))
     outside_pool = ingredient != "pool"
     labeled = np.flatnonzero(outside_pool & frame["label"].notna().to_numpy())
-    targets[labeled, pd.Index(classes).get_indexer(frame["label"].iloc[labeled])] = 1.0
+    targets[labeled, pd.Index(classes).get_indexer(pd.Index(frame["label"].iloc[labeled]))] = 1.0
+    soft_labels: list[Any] = frame["label_probs"].tolist()
     for row in np.flatnonzero(outside_pool):
-        soft_label = frame["label_probs"].iat[row]
+        soft_label = soft_labels[row]
         if soft_label is not None and soft_label is not pd.NA and np.ndim(soft_label) == 1:
             targets[row] = soft_label
     return targets
@@ -198,10 +199,11 @@ def _parents(frame: pd.DataFrame, ingredient: NDArray[np.str_]) -> NDArray[np.in
     collected = np.flatnonzero(ingredient == "collected")
     parents[collected, 0] = collected
     collected_ids = pd.Index(frame["id"].iloc[collected])
+    parent_ids_of_rows: list[Any] = frame["parent_ids"].tolist()
     for row in np.flatnonzero((ingredient == "augment") | (ingredient == "synthesize")):
-        parent_ids = frame["parent_ids"].iat[row]
+        parent_ids = parent_ids_of_rows[row]
         has_parents = parent_ids is not None and np.ndim(parent_ids) == 1
-        positions = collected_ids.get_indexer(list(parent_ids)[:MAX_PARENTS]) if has_parents else []
+        positions = collected_ids.get_indexer(pd.Index(list(parent_ids)[:MAX_PARENTS])) if has_parents else []
         row_numbers = collected[positions] if len(positions) else 0
         parents[row, : len(positions)] = np.where(np.asarray(positions) < 0, -1, row_numbers)
     return parents

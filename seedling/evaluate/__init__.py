@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seedling.config.params import NOTHING, EvaluateParams, WorkspaceConfig
-from seedling.dataset.generation import PayloadReader, columns_of, digest, read, read_manifest, source_of, write_json
+from seedling.dataset.generation import PayloadReader, columns_of, digest, read, read_manifest, source_of
 from seedling.errors import InputError
 from seedling.evaluate.metrics import accuracy, per_class, with_intervals
 from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
@@ -26,21 +26,55 @@ from seedling.evaluate.plots import write_losses, write_plots
 from seedling.evaluate.scope import operating_points, out_of_scope
 from seedling.evaluate.scored import Scored
 from seedling.evaluate.slices import DEFAULT_COLUMNS, slices
-from seedling.files.reading import read_frame, read_json
+from seedling.files.reading import read_frame
 from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.progress import Progress, announce, silent
 from seedling.records.candidates import CandidatesRecord, LearningCurveRecord, StepContributionRecord
 from seedling.records.decision import DecisionRecord
+from seedling.records.evaluation import (
+    AdviceRecord,
+    EvaluationRecord,
+    EvaluationSummary,
+    ExtrapolatedCurveRecord,
+    FoldRecord,
+    MetricsRecord,
+    OperatingPointRecord,
+    OutOfScopeRecord,
+    RobustnessRecord,
+    RoundRecord,
+    SelectivePredictionRecord,
+    SliceRecord,
+    StageRowsRecord,
+    WrongTestLabelsRecord,
+)
+from seedling.records.headline_metrics import headline_metrics
+from seedling.records.intervals import EstimateRecord
+from seedling.records.manifest import Manifest, read_notes
 from seedling.records.model import AbstentionRecord, ModelRecord
-from seedling.records.record import RecordPart
-from seedling.records.results import EVALUATION, METRICS, headline_metrics, read_evaluation
+from seedling.records.results import read_evaluation_summary
+from seedling.records.stage_notes import ValidateNotes
 from seedling.records.summaries import headline
 from seedling.records.test_evaluations import log_test_evaluation
 from seedling.stats.statistics import Ints, effective_rows, rows_for_interval, wilson
+from seedling.workspace import (
+    CANDIDATES,
+    DECISION,
+    EVALUATION,
+    LOSSES,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    OUT_OF_FOLD,
+    PLOTS,
+    PREDICTIONS,
+    QUEUE,
+    Workspace,
+)
 
 if TYPE_CHECKING:
     from seedling.models.model import TrainedModel
 
+Value = TypeVar("Value")
 COLUMNS_WITHOUT_SLICES = ("id", "parent_ids", "label_probs", "quality")  # unique per row, or lists
 
 
@@ -66,48 +100,52 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     round_decisions = read_decisions(models)
     accepted_round = round_decisions[-1].accepted_round
     model_folder = models / str(accepted_round)
-    classes = read_manifest(validated)["classes"]
+    classes = list(read_manifest(validated).classes)
     ranks = _ranks(classes, params)
     cross_validated = out_of_fold(model_folder, validated, classes)
-    model_record = ModelRecord.read(model_folder / "model.json")
+    model_record = ModelRecord.read(model_folder / MODEL)
     with single_threaded():
         model = load_model(model_folder, workspace)
         test = _predict(model, collected, validated, classes, "test", progress)
         outside = _predict(model, collected, validated, classes, "out_of_scope", progress)
     evaluated = cross_validated if test is None else test
-    results: dict[str, dict[str, Any] | None] = {
-        "cross_validation": _metrics(cross_validated, params, config, ranks) if len(cross_validated.frame) else None,
-        "test": None if test is None else _metrics(test, params, config, ranks),
-    }
-    if test is not None:  # logged before the accuracy is shown, since a user may stop the run then
-        _log(test, results["test"] or {}, model_folder, workspace)
-    announce(progress, headline(results))
+    cross_validated_metrics = _metrics(cross_validated, params, config, ranks) if len(cross_validated.frame) else None
+    test_metrics = None if test is None else _metrics(test, params, config, ranks)
+    digest_of_test = None if test is None else test_digest(test.frame)
+    if digest_of_test and test_metrics:  # logged before the accuracy is shown, since a user may stop the run then
+        _log(digest_of_test, test_metrics, model_folder, workspace)
+    announce(progress, headline(EvaluationSummary(test=test_metrics, cross_validation=cross_validated_metrics)))
     with single_threaded():
         robustness = _robustness(model, test, collected, params, config, progress)
-    train_results = CandidatesRecord.read(models / "0" / "candidates.json")
+    train_results = CandidatesRecord.read(models / "0" / CANDIDATES)
     rounds = _rounds(round_decisions, models, validated, classes, params)
     slice_results = slices(
         _slice_columns(evaluated.frame, validated, params), evaluated.right, evaluated.groups, params
     )
     noise = _expected_label_noise(cross_validated.frame, validated)
     curve = _curve(evaluated, train_results.learning_curve, noise, config.seed)
-    metrics = {
-        "accepted_round": accepted_round,
-        "confidence": params.confidence,
-        **results,
-        "folds": _folds(cross_validated),
-        "repeated": _content(train_results.repeated),
-        "test_labels": None if test is None else _test_labels(test, params),
-        "per_class": per_class(evaluated.predicted, evaluated.truth, classes, params.confidence),
-        "slices": slice_results,
-        "rounds": rounds,
-        "step_contributions": [_content(contribution) for contribution in train_results.step_contributions],
-        **_limits_of_use(evaluated, cross_validated, outside, model_record.selective_prediction, params, config.seed),
-        "unknown_classes": _content(train_results.unknown_classes),
-        "unseen_sources": _content(train_results.unseen_sources),
-        "robustness": robustness,
-        "learning_curve": _learning_curve(curve, evaluated, train_results.learning_curve),
-        "next": _next_steps(
+    threshold = model_record.selective_prediction.threshold
+    evaluation = EvaluationRecord(
+        accepted_round=accepted_round,
+        confidence=params.confidence,
+        cross_validation=cross_validated_metrics,
+        test=test_metrics,
+        test_digest=digest_of_test,
+        test_labels=None if test is None else _test_labels(test, params),
+        folds=_folds(cross_validated),
+        repeated=train_results.repeated,
+        per_class=tuple(per_class(evaluated.predicted, evaluated.truth, classes, params.confidence)),
+        slices=tuple(slice_results),
+        rounds=rounds,
+        step_contributions=train_results.step_contributions,
+        selective_prediction=selective_prediction(evaluated, model_record.selective_prediction, params.confidence),
+        operating_points=_operating_points(cross_validated, evaluated, params),
+        out_of_scope=None if outside is None else _out_of_scope(evaluated, outside, threshold, params, config.seed),
+        unknown_classes=train_results.unknown_classes,
+        unseen_sources=train_results.unseen_sources,
+        robustness=robustness,
+        learning_curve=_learning_curve(curve, evaluated, train_results.learning_curve),
+        next=_next_steps(
             curve,
             evaluated,
             validated,
@@ -116,67 +154,53 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
             slice_results,
             _training_data_of(model_record),
         ),
-        "rows": _rows_by_stage(generations),
-        "test_digest": None if test is None else test_digest(test.frame),
-    }
-    write_json(output / EVALUATION, metrics)
-    write_json(output / METRICS, headline_metrics(metrics))
-    _write_predictions(output / "predictions.parquet", evaluated, accepted_round)
-    write_plots(output / "plots", evaluated, metrics, params)
-    write_losses(output / "plots" / "losses.csv", models / "0")
+        rows=_rows_by_stage(generations),
+    )
+    evaluation.write(output / EVALUATION)
+    headline_metrics(evaluation).write(output / METRICS)
+    _write_predictions(output / PREDICTIONS, evaluated, accepted_round)
+    write_plots(output / PLOTS, evaluated, evaluation, params)
+    write_losses(output / PLOTS / LOSSES, models / "0")
 
 
-def _log(test: Scored, metrics: Mapping[str, Any], model_folder: Path, workspace: Path) -> None:
+def _log(digest_of_test: str, metrics: MetricsRecord, model_folder: Path, workspace: Path) -> None:
     """Adds this evaluation of the test split to the log of test-set evaluations."""
-    earlier_results = read_evaluation(workspace / "reports")
+    earlier_results = read_evaluation_summary(Workspace(workspace).reports)
     log_test_evaluation(
         workspace,
-        test_digest(test.frame),
+        digest_of_test,
         digest(model_folder),
-        [name for name, estimate in metrics.items() if isinstance(estimate, dict)],
-        has_earlier_results=bool(earlier_results and earlier_results["test"]),
+        metrics.names,
+        has_earlier_results=bool(earlier_results and earlier_results.test),
     )
 
 
-def _limits_of_use(
-    evaluated: Scored,
-    cross_validated: Scored,
-    outside: Scored | None,
-    abstention: AbstentionRecord,
-    params: EvaluateParams,
-    seed: int,
-) -> dict[str, Any]:
-    """Selective prediction, operating points and rows that belong to none of the classes."""
+def _operating_points(
+    cross_validated: Scored, evaluated: Scored, params: EvaluateParams
+) -> tuple[OperatingPointRecord, ...]:
+    selection = (cross_validated.confidence, cross_validated.right)
+    return tuple(operating_points(selection, (evaluated.confidence, evaluated.right, evaluated.groups), params))
+
+
+def _out_of_scope(
+    evaluated: Scored, outside: Scored, threshold: float, params: EvaluateParams, seed: int
+) -> OutOfScopeRecord | None:
     classes = evaluated.classes
-    return {
-        "selective_prediction": selective_prediction(evaluated, abstention, params.confidence),
-        "operating_points": operating_points(
-            (cross_validated.confidence, cross_validated.right),
-            (evaluated.confidence, evaluated.right, evaluated.groups),
-            params,
-        ),
-        "out_of_scope": out_of_scope(
-            evaluated.probabilities,
-            np.zeros((0, len(classes))) if outside is None else outside.probabilities,
-            abstention.threshold,
-            params,
-            seed,
-            classes.index(NOTHING) if NOTHING in classes else None,
-        ),
-    }
+    background_class = classes.index(NOTHING) if NOTHING in classes else None
+    return out_of_scope(evaluated.probabilities, outside.probabilities, threshold, params, seed, background_class)
 
 
 def _learning_curve(
     curve: Curve | None, evaluated: Scored, measured: LearningCurveRecord | None
-) -> Mapping[str, Any] | None:
+) -> ExtrapolatedCurveRecord | None:
     """The measured points and the expected ones; None if train measured no learning curve."""
     if measured is None:
         return None
-    return {
-        "labels": measured.labels,
-        "points": [_content(point) for point in measured.points],
-        "expected": extrapolate(curve, float(evaluated.right.mean())),
-    }
+    return ExtrapolatedCurveRecord(
+        labels=measured.labels,
+        points=measured.points,
+        expected=extrapolate(curve, float(evaluated.right.mean())),
+    )
 
 
 def _ranks(classes: Sequence[str], params: EvaluateParams) -> Ints | None:
@@ -219,7 +243,7 @@ def _robustness(
     params: EvaluateParams,
     config: WorkspaceConfig,
     progress: Progress,
-) -> dict[str, Any] | None:
+) -> RobustnessRecord | None:
     """Robustness on a sample of the test rows: those with the first ids. Ids are hashes, so the sample is random."""
     from seedling.evaluate.minimal_perturbation import MAX_ROWS, SHARE_OF_ROBUSTNESS_ROWS, minimal_perturbation
     from seedling.evaluate.robustness import ROWS_BY_EFFORT, robustness
@@ -251,10 +275,10 @@ def _robustness(
         max_megapixels=config.max_megapixels,
         progress=progress,
     )
-    return results and {**results, "minimal_perturbation": perturbation}
+    return results and results.model_copy(update={"minimal_perturbation": perturbation})
 
 
-def _by_id(ids: Sequence[str], scored: Scored, values: Sequence[Any]) -> dict[str, Any]:
+def _by_id(ids: Sequence[str], scored: Scored, values: Sequence[Value]) -> dict[str, Value]:
     """The values of these rows, by id. values: one per row of `scored`."""
     value_of = dict(zip(scored.frame["id"], values, strict=True))
     return {row_id: value_of[row_id] for row_id in ids}
@@ -281,20 +305,20 @@ def _next_steps(
     evaluated: Scored,
     validated: Path,
     step_contributions: Sequence[StepContributionRecord],
-    rounds: Sequence[Mapping[str, Any]],
-    slice_results: Sequence[Mapping[str, Any]],
+    rounds: Sequence[RoundRecord],
+    slice_results: Sequence[SliceRecord],
     training_data: set[str],
-) -> list[dict[str, Any]]:
+) -> tuple[AdviceRecord, ...]:
     manifest = read_manifest(validated)
     rows, labels = Counter[str](), Counter[str]()
-    for count in manifest["counts"]:
-        rows[count["split"]] += count["rows"]
-        if count["split"] == "train" and count["label"] is not None:
-            labels[count["label"]] += count["rows"]
+    for count in manifest.counts:
+        rows[count.split] += count.rows
+        if count.split == "train" and count.label is not None:
+            labels[count.label] += count.rows
     return next_steps(
         curve,
         rows=rows,
-        label_issues=manifest["notes"].get("label_issues") or {},
+        label_issues=read_notes(validated, ValidateNotes).estimated_issues,
         errors=errors_by_class(evaluated.right, evaluated.truth, evaluated.classes),
         labels=labels,
         step_contributions=step_contributions,
@@ -302,8 +326,8 @@ def _next_steps(
         slices=slice_results,
         training_data=training_data,
         label_sources=_label_sources(validated),
-        has_queue=(validated.parent / "pseudo_label" / "1" / "queue.csv").is_file(),
-        unlabeled=read_manifest(validated.parent / "scrape")["reasons"].get("no_label", 0),
+        has_queue=(validated.parent / "pseudo_label" / "1" / QUEUE).is_file(),
+        unlabeled=read_manifest(validated.parent / "scrape").reasons.get("no_label", 0),
     )
 
 
@@ -327,21 +351,19 @@ def _training_data_of(model: ModelRecord) -> set[str]:
     return {step for member in model.members for step in member.recipe}
 
 
-def _folds(scored: Scored) -> list[dict[str, Any]]:
+def _folds(scored: Scored) -> tuple[FoldRecord, ...]:
     """Accuracy on each fold: how much the accuracy varies from split to split."""
     fold_of_row = scored.frame["fold"].to_numpy(dtype=float)
     folds = []
     for fold in np.unique(fold_of_row[~np.isnan(fold_of_row)]):
         right = scored.right[fold_of_row == fold]
-        folds.append({"fold": int(fold), "rows": len(right), "accuracy": round(float(right.mean()), 6)})
-    return folds
+        folds.append(FoldRecord(fold=int(fold), rows=len(right), accuracy=round(float(right.mean()), 6)))
+    return tuple(folds)
 
 
 def read_decisions(models: Path) -> list[DecisionRecord]:
     """The decisions of all rounds, in order. Raises InputError if no round was trained."""
-    paths = sorted(
-        (int(path.parent.name), path) for path in models.glob("*/decision.json") if path.parent.name.isdigit()
-    )
+    paths = sorted((int(path.parent.name), path) for path in models.glob(f"*/{DECISION}") if path.parent.name.isdigit())
     if not paths:
         raise InputError(f"{models} holds no trained round: run `seedling stage train@0`, or `seedling run`.")
     return [DecisionRecord.read(path) for _, path in paths]
@@ -349,7 +371,7 @@ def read_decisions(models: Path) -> list[DecisionRecord]:
 
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
     """The human-labeled rows with the predictions of models that were not trained on them."""
-    frame = read_frame(model / "out_of_fold.parquet")
+    frame = read_frame(model / OUT_OF_FOLD)
     frame = frame[frame["fold"].notna() | (frame["split"] != "train")]  # drop rows that every model was trained on
     frame = frame[frame["label_source"] != "repaired"]  # relabeled rows agree with the models by construction
     human = frame[frame["label_source"] == "human"]
@@ -377,13 +399,14 @@ def test_digest(frame: pd.DataFrame) -> str:
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
-def _metrics(scored: Scored, params: EvaluateParams, config: WorkspaceConfig, ranks: Ints | None) -> dict[str, Any]:
-    metrics = with_intervals(scored.probabilities, scored.truth, scored.groups, params, config.seed, ranks)
+def _metrics(scored: Scored, params: EvaluateParams, config: WorkspaceConfig, ranks: Ints | None) -> MetricsRecord:
+    """The metrics of these rows, of which there is at least one."""
+    estimates = with_intervals(scored.probabilities, scored.truth, scored.groups, params, config.seed, ranks)
     effective = rows_for_interval(scored.right.astype(float), scored.groups, params.confidence)
-    return {**metrics, "rows": len(scored.frame), "effective_rows": round(effective, 3)}
+    return MetricsRecord.model_validate({**estimates, "rows": len(scored.frame), "effective_rows": round(effective, 3)})
 
 
-def _test_labels(test: Scored, params: EvaluateParams) -> dict[str, Any] | None:
+def _test_labels(test: Scored, params: EvaluateParams) -> WrongTestLabelsRecord | None:
     effective = rows_for_interval(test.right.astype(float), test.groups, params.confidence)
     return label_errors(test.probabilities, test.truth, effective, params.confidence)
 
@@ -394,57 +417,58 @@ def _rounds(
     validated: Path,
     classes: Sequence[str],
     params: EvaluateParams,
-) -> list[dict[str, Any]]:
+) -> tuple[RoundRecord, ...]:
     """Each trained round: the decision, and its cross-validated accuracy on the same rows."""
     rounds = []
     for round_decision in round_decisions:
         if round_decision.decision == "skipped":
             continue
         scored = out_of_fold(models / str(round_decision.round), validated, classes)
-        estimate = (
-            accuracy(scored.predicted, scored.truth, scored.groups, params).rounded() if len(scored.frame) else None
+        rounds.append(
+            RoundRecord(
+                round=round_decision.round,
+                decision=round_decision.decision,
+                reason=round_decision.reason,
+                worth_in_labels=round_decision.worth_in_labels,
+                harmed=tuple(classes[change.label] for change in round_decision.classes if change.harmed),
+                accuracy=EstimateRecord.of(accuracy(scored.predicted, scored.truth, scored.groups, params))
+                if len(scored.frame)
+                else None,
+                difference=round_decision.accuracy,
+            )
         )
-        result = {
-            "round": round_decision.round,
-            "decision": round_decision.decision,
-            "reason": round_decision.reason,
-            "worth_in_labels": _content(round_decision.worth_in_labels),
-            "harmed": [classes[change.label] for change in round_decision.classes if change.harmed],
-            "accuracy": estimate,
-            "difference": _content(round_decision.accuracy),
-        }
-        rounds.append(result)
-    return rounds
+    return tuple(rounds)
 
 
-def _content(part: RecordPart | None) -> dict[str, Any] | None:
-    """The part as written to evaluation.json."""
-    return None if part is None else part.model_dump(mode="json", by_alias=True)
-
-
-def selective_prediction(scored: Scored, abstention: AbstentionRecord, confidence: float = 0.95) -> dict[str, Any]:
+def selective_prediction(
+    scored: Scored, abstention: AbstentionRecord, confidence: float = 0.95
+) -> SelectivePredictionRecord:
     """Coverage and selective accuracy on these rows at the threshold that train chose.
 
     coverage: share of rows with a confidence of at least the threshold; accuracy: share of those that are right.
     """
     covered, right = scored.confidence >= abstention.threshold, scored.right
+    n_covered = int(covered.sum())
+    return SelectivePredictionRecord(
+        threshold=abstention.threshold,
+        target_accuracy=abstention.target_accuracy,
+        out_of_scope=abstention.out_of_scope,
+        coverage=EstimateRecord.of(wilson(n_covered, len(covered), confidence)) if len(covered) else None,
+        accuracy=EstimateRecord.of(wilson(int(right[covered].sum()), n_covered, confidence)) if n_covered else None,
+    )
+
+
+def _rows_by_stage(generations: Path) -> dict[str, StageRowsRecord]:
+    manifests = (Manifest.read(path) for path in sorted(generations.glob(f"**/{MANIFEST}")))
     return {
-        "threshold": abstention.threshold,
-        "target_accuracy": abstention.target_accuracy,
-        "out_of_scope": abstention.out_of_scope,
-        "coverage": wilson(int(covered.sum()), len(covered), confidence).rounded() if len(covered) else None,
-        "accuracy": wilson(int(right[covered].sum()), int(covered.sum()), confidence).rounded()
-        if covered.any()
-        else None,
+        manifest.stage: StageRowsRecord(
+            rows_in=manifest.rows.rows_in,
+            kept=manifest.rows.kept,
+            rejected=manifest.rows.rejected,
+            reasons=manifest.reasons,
+        )
+        for manifest in manifests
     }
-
-
-def _rows_by_stage(generations: Path) -> dict[str, Any]:
-    rows_by_stage = {}
-    for path in sorted(generations.glob("**/manifest.json")):
-        manifest = read_json(path)
-        rows_by_stage[manifest["stage"]] = {**manifest["rows"], "reasons": manifest["reasons"]}
-    return rows_by_stage
 
 
 def _write_predictions(path: Path, scored: Scored, accepted_round: int) -> None:

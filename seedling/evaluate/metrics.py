@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from seedling.config.params import EvaluateParams
 from seedling.evaluate import intervals
 from seedling.evaluate.calibration import calibration_error
+from seedling.records.evaluation import ClassResultRecord
+from seedling.records.intervals import EstimateRecord
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import (
     SMALLEST,
@@ -30,6 +32,14 @@ MIN_CLASSES_FOR_TOP_3 = 6
 TOP_K = 3
 
 
+class BootstrapArguments(TypedDict):
+    """The arguments of the functions that draw bootstrap samples."""
+
+    draws: int
+    confidence: float
+    rng: np.random.Generator
+
+
 def with_intervals(
     probabilities: Floats,
     truth: Ints,
@@ -37,8 +47,8 @@ def with_intervals(
     params: EvaluateParams,
     seed: int,
     ranks: Ints | None = None,
-) -> dict[str, dict[str, float] | None]:
-    """Each metric as {"value", "low", "high"}, or None if there are no rows.
+) -> dict[str, EstimateRecord | None]:
+    """Each metric with its interval, or None if there are no rows.
 
     The metrics are accuracy, balanced_accuracy, macro_f1, log_loss, brier, calibration_error, with six classes or more
     top_3_accuracy, and with `ranks` steps_off.
@@ -56,7 +66,7 @@ def with_intervals(
     if len(truth) == 0:
         return dict.fromkeys(names)
 
-    def bootstrap(name: str) -> dict[str, Any]:
+    def bootstrap(name: str) -> BootstrapArguments:
         return {
             "draws": params.bootstrap_draws,
             "confidence": params.confidence,
@@ -75,7 +85,7 @@ def with_intervals(
             for name, (values, wrong, maximum) in _row_metrics(probabilities, predicted, truth, ranks).items()
         },
     }
-    return {name: estimates[name].rounded() for name in names}
+    return {name: EstimateRecord.of(estimates[name]) for name in names}
 
 
 def _row_metrics(
@@ -109,19 +119,21 @@ def accuracy(predicted: Ints, truth: Ints, groups: NDArray[np.str_], params: Eva
     return share(predicted == truth, groups, params.confidence)
 
 
-def per_class(predicted: Ints, truth: Ints, classes: Sequence[str], confidence: float = 0.95) -> list[dict[str, Any]]:
+def per_class(
+    predicted: Ints, truth: Ints, classes: Sequence[str], confidence: float = 0.95
+) -> list[ClassResultRecord]:
     """Rows, precision and recall per class, with Wilson intervals; None if the denominator is 0."""
     table = confusion(predicted, truth, len(classes))
     results = []
     for index, name in enumerate(classes):
         hits, n_true, n_predicted = int(table[index, index]), int(table[index].sum()), int(table[:, index].sum())
         results.append(
-            {
-                "class": name,
-                "rows": n_true,
-                "recall": wilson(hits, n_true, confidence).rounded() if n_true else None,
-                "precision": wilson(hits, n_predicted, confidence).rounded() if n_predicted else None,
-            }
+            ClassResultRecord(
+                name=name,
+                rows=n_true,
+                recall=EstimateRecord.of(wilson(hits, n_true, confidence)) if n_true else None,
+                precision=EstimateRecord.of(wilson(hits, n_predicted, confidence)) if n_predicted else None,
+            )
         )
     return results
 

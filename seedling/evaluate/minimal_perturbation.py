@@ -20,6 +20,7 @@ from seedling.models.gradients import MAX_RIVAL_CLASSES, FromPixels, step_to_nea
 from seedling.models.model import TrainedModel
 from seedling.models.portable import Portable
 from seedling.progress import Progress
+from seedling.records.evaluation import MinimalPerturbationRecord
 from seedling.stats.statistics import Floats
 
 SHARE_OF_ROBUSTNESS_ROWS = 1 / 8  # a row costs about as much as ten rows that are corrupted in each way
@@ -44,7 +45,7 @@ def minimal_perturbation(  # noqa: PLR0913  (the limits come from the params, th
     max_rows: int,
     max_megapixels: float,
     progress: Progress,
-) -> dict[str, Any] | None:
+) -> MinimalPerturbationRecord | None:
     """Size of the minimal perturbation of the first rows that are right: number flipped, median and quartiles.
 
     Images: root mean square over pixels and channels, in gray levels from 0 to 255, `unit` "levels"; texts: share of
@@ -66,13 +67,19 @@ def minimal_perturbation(  # noqa: PLR0913  (the limits come from the params, th
             images.resized(images.decode(bytes(payload), max_megapixels), *pixels.size[::-1])  # type: ignore[arg-type]
             for payload in right
         ]
-        sizes, unit = deepfool(model, pixels, np.stack(resized), progress), "levels"
+        sizes = deepfool(model, pixels, np.stack(resized), progress)
     else:
-        sizes, unit = fewest_words(model, [str(payload) for payload in right], progress), "words"
+        sizes = fewest_words(model, [str(payload) for payload in right], progress)
     flipped = sizes[np.isfinite(sizes)]
     quartiles = np.quantile(flipped, [0.25, 0.5, 0.75]) if len(flipped) else [None] * 3
     low, value, high = (None if quartile is None else round(float(quartile), 6) for quartile in quartiles)
-    return {"unit": unit, "rows": len(right), "flipped": len(flipped), "median": value, "quartiles": [low, high]}
+    return MinimalPerturbationRecord(
+        unit="levels" if modality == "image" else "words",
+        rows=len(right),
+        flipped=len(flipped),
+        median=value,
+        quartiles=(low, high),
+    )
 
 
 def deepfool(model: TrainedModel, pixels: FromPixels, image_arrays: Any, progress: Progress) -> Floats:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,9 @@ from scipy.stats import fisher_exact
 
 from seedling.evaluate.slices import holm
 from seedling.records.candidates import LearningCurveRecord, StepContributionRecord
+from seedling.records.evaluation import AdviceKind, AdviceRecord, ExpectedAccuracyRecord, RoundRecord, SliceRecord
+from seedling.records.intervals import EstimateRecord
+from seedling.records.stage_notes import LabelIssueEstimate
 from seedling.stats.power_law import power_law_exponent
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Estimate, Floats
@@ -90,36 +92,35 @@ class Curve:
         return Estimate(float(value), float(low), float(high))
 
 
-def extrapolate(curve: Curve | None, accuracy: float) -> list[dict[str, Any]]:
+def extrapolate(curve: Curve | None, accuracy: float) -> tuple[ExpectedAccuracyRecord, ...]:
     """The accuracy to expect with two and four times as many labels; empty without a curve."""
-    expected: list[dict[str, Any]] = []
+    expected: list[ExpectedAccuracyRecord] = []
     if curve is None:
-        return expected
+        return ()
     for factor in LABEL_FACTORS:
         gain = curve.gain(factor)
         estimate = Estimate(*(min(1.0, accuracy + value) for value in (gain.value, gain.low, gain.high)))
-        expected.append({"times": factor, "labels": factor * curve.labels, "accuracy": estimate.rounded()})
-    return expected
+        labels = factor * curve.labels
+        expected.append(ExpectedAccuracyRecord(times=factor, labels=labels, accuracy=EstimateRecord.of(estimate)))
+    return tuple(expected)
 
 
 def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by its name)
     curve: Curve | None,
     *,
     rows: Mapping[str, int],
-    label_issues: Mapping[str, Any],
+    label_issues: LabelIssueEstimate | None,
     errors: Mapping[str, int],
     labels: Mapping[str, int],
     step_contributions: Sequence[StepContributionRecord],
-    rounds: Sequence[Mapping[str, Any]],
-    slices: Sequence[Mapping[str, Any]],
+    rounds: Sequence[RoundRecord],
+    slices: Sequence[SliceRecord],
     has_queue: bool,
     training_data: Collection[str],
     label_sources: Sequence[LabelSource] = (),
     unlabeled: int = 0,
-) -> list[dict[str, Any]]:
-    """Advice with what, text, how, minutes and gain, the largest expected gain first.
-
-    gain: of accuracy, with an 80 % interval; None if it is unknown.
+) -> tuple[AdviceRecord, ...]:
+    """Advice, the largest expected gain first.
 
     rows: kept rows by split; label_issues: validate's estimate of the wrong labels; errors, labels: wrong evaluation
     rows and training labels, by class; step_contributions: measured by train; rounds: with `decision`; slices: with
@@ -127,7 +128,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     was trained on; label_sources: training labels by source and by rule; unlabeled: held-out rows that scrape rejected
     because they have no label.
     """
-    rows_per_minute = float(label_issues.get("items_per_minute", ROWS_PER_MINUTE))
+    rows_per_minute = ROWS_PER_MINUTE if label_issues is None else label_issues.items_per_minute
     max_rows = max(1, round(MINUTES * rows_per_minute))
     advice = [
         *_label_more(curve, rows, max_rows, rows_per_minute, has_queue, unlabeled),
@@ -137,23 +138,23 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
         *_leave_out(step_contributions, rounds, training_data),
         *_check_slices(slices),
     ]
-    useful = [step for step in advice if step["gain"] is None or step["gain"]["value"] >= MIN_GAIN]
-    return sorted(useful, key=_negative_gain)
+    useful = [step for step in advice if step.gain is None or step.gain.value >= MIN_GAIN]
+    return tuple(sorted(useful, key=_negative_gain))
 
 
-def _negative_gain(step: Mapping[str, Any]) -> float:
+def _negative_gain(step: AdviceRecord) -> float:
     """Sort key: the largest gain first, unknown gains last."""
-    return -float((step["gain"] or {"value": 0.0})["value"])
+    return -step.gain.value if step.gain else 0.0
 
 
-def _advice(what: str, text: str, how: str, minutes: float | None, gain: Estimate | None) -> dict[str, Any]:
-    return {
-        "what": what,
-        "text": text,
-        "how": how,
-        "minutes": None if minutes is None else max(1, round(minutes)),
-        "gain": None if gain is None else gain.rounded(),
-    }
+def _advice(what: AdviceKind, text: str, how: str, minutes: float | None, gain: Estimate | None) -> AdviceRecord:
+    return AdviceRecord(
+        what=what,
+        text=text,
+        how=how,
+        minutes=None if minutes is None else max(1, round(minutes)),
+        gain=None if gain is None else EstimateRecord.of(gain),
+    )
 
 
 def _label_more(
@@ -163,7 +164,7 @@ def _label_more(
     rows_per_minute: float,
     has_queue: bool,
     unlabeled: int,
-) -> list[dict[str, Any]]:
+) -> list[AdviceRecord]:
     if curve is None:
         return []
     n_rows = min(max_rows, rows.get("pool", 0) or max_rows, curve.labels)
@@ -185,34 +186,34 @@ def _label_more(
     return [_advice("collect", text, how, n_rows / rows_per_minute, curve.gain(factor))]
 
 
-def _check_labels(curve: Curve | None, label_issues: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _check_labels(curve: Curve | None, label_issues: LabelIssueEstimate | None) -> list[AdviceRecord]:
     """Checking the likely label errors.
 
     A share `noise` of wrong labels is worth (1 - noise)^2 of the labels (after Angluin and Laird 1988, for many
     classes), so fixing a share f of them is worth ((1 - (1 - f) noise) / (1 - noise))^2 times as many labels.
     """
-    wrong, n_labels = label_issues.get("expected", 0.0), label_issues.get("labels", 0)
-    if curve is None or wrong < 1 or not n_labels:
+    if curve is None or label_issues is None or label_issues.expected < 1 or not label_issues.labels:
         return []
-    affordable = [entry for entry in label_issues["budget"] if entry["minutes"] <= MINUTES]
+    wrong, n_labels = label_issues.expected, label_issues.labels
+    affordable = [review for review in label_issues.budget if review.minutes <= MINUTES]
     if not affordable:
         return []
-    sufficient = [entry for entry in affordable if entry["share"]["value"] >= NEARLY_ALL]
-    entry = sufficient[0] if sufficient else affordable[-1]
-    fixed = wrong * entry["share"]["value"]
+    sufficient = [review for review in affordable if review.share.value >= NEARLY_ALL]
+    review = sufficient[0] if sufficient else affordable[-1]
+    fixed = wrong * review.share.value
     factor = ((1 - (wrong - fixed) / n_labels) / (1 - wrong / n_labels)) ** 2
     how = (
         "reports/data.html shows them, the most likely errors first; reports/label_issues.csv lists them. If most of "
         "the first ten labels are right, stop: with few rows or hard classes, difficult rows and wrong labels look "
         "alike."
     )
-    text = f"Check the {entry['rows']:,} most likely label errors"
-    return [_advice("check_labels", text, how, entry["rows"] / label_issues["items_per_minute"], curve.gain(factor))]
+    text = f"Check the {review.rows:,} most likely label errors"
+    return [_advice("check_labels", text, how, review.rows / label_issues.items_per_minute, curve.gain(factor))]
 
 
 def _fix_sources(
     curve: Curve | None, label_sources: Sequence[LabelSource], rows_per_minute: float
-) -> list[dict[str, Any]]:
+) -> list[AdviceRecord]:
     """Sources and rules with significantly more wrong labels than the others.
 
     By a one-sided Fisher's exact test with Holm's correction.
@@ -228,10 +229,12 @@ def _fix_sources(
     ]
     p_values = [
         fisher_exact(
-            [
-                [round(source.wrong), source.rows - round(source.wrong)],
-                [round(wrong - source.wrong), rows - source.rows - round(wrong - source.wrong)],
-            ],
+            np.array(
+                [
+                    [round(source.wrong), source.rows - round(source.wrong)],
+                    [round(wrong - source.wrong), rows - source.rows - round(wrong - source.wrong)],
+                ]
+            ),
             alternative="greater",
         ).pvalue
         for source in tested
@@ -254,7 +257,7 @@ def _fix_sources(
 
 def _label_class(
     errors: Mapping[str, int], labels: Mapping[str, int], max_rows: int, rows_per_minute: float
-) -> list[dict[str, Any]]:
+) -> list[AdviceRecord]:
     """The class with most errors, if its share of the errors is more than twice its share of the labels.
 
     Without a gain: more rows of one class also take predictions from the other classes.
@@ -274,9 +277,9 @@ def _label_class(
 
 def _leave_out(
     step_contributions: Sequence[StepContributionRecord],
-    rounds: Sequence[Mapping[str, Any]],
+    rounds: Sequence[RoundRecord],
     training_data: Collection[str],
-) -> list[dict[str, Any]]:
+) -> list[AdviceRecord]:
     """Steps that significantly reduce accuracy although the model in use was trained with them."""
     advice = []
     for result in step_contributions:
@@ -285,20 +288,20 @@ def _leave_out(
             loss = Estimate(-difference.value, -difference.high, -difference.low)
             how = f"Set {PARAM_OF_STEP[step]}: 0 in params.yaml; model selection already leaves it out where it can."
             advice.append(_advice("leave_out", f"Leave out {step}", how, None, loss))
-    if any(result["decision"] == "rejected" for result in rounds):
+    if any(result.decision == "rejected" for result in rounds):
         how = "Set pseudo_label.rounds lower in params.yaml: a round was rolled back, so its time was wasted."
         advice.append(_advice("stop", "Stop pseudo-labeling earlier", how, None, None))
     return advice
 
 
-def _check_slices(slices: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    worse = sorted((result for result in slices if result["worse"]), key=lambda result: result["accuracy"]["value"])
+def _check_slices(slices: Sequence[SliceRecord]) -> list[AdviceRecord]:
+    worse = sorted((result for result in slices if result.worse), key=lambda result: result.accuracy.value)
     return [
         _advice(
             "slice",
-            f"Check rows with {result['column']} {result['value']}",
+            f"Check rows with {result.column} {result.value}",
             "The model is significantly worse on this slice: "
-            f"accuracy {100 * result['accuracy']['value']:.0f} % on {result['rows']} rows.",
+            f"accuracy {100 * result.accuracy.value:.0f} % on {result.rows} rows.",
             None,
             None,
         )

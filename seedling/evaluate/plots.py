@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,9 +14,11 @@ from seedling.evaluate.metrics import calibration_bins
 from seedling.evaluate.scope import risk_coverage_curve
 from seedling.evaluate.scored import Scored
 from seedling.files.reading import reading
+from seedling.records.evaluation import EvaluationRecord, ExtrapolatedCurveRecord
+from seedling.workspace import CALIBRATION, CONFUSION, LEARNING_CURVE, LOSSES, RECALL, RISK_COVERAGE, ROUNDS
 
 
-def write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], params: EvaluateParams) -> None:
+def write_plots(folder: Path, scored: Scored, evaluation: EvaluationRecord, params: EvaluateParams) -> None:
     """Writes confusion, calibration, rounds, recall, risk-coverage and learning curve; only the header if no data."""
     classes = scored.classes
     predictions = [classes[index] for index in scored.predicted]
@@ -25,34 +26,29 @@ def write_plots(folder: Path, scored: Scored, metrics: Mapping[str, Any], params
         {"label": label, "predicted": predicted}
         for label, predicted in zip(scored.frame["label"], predictions, strict=True)
     ]
-    _write_csv(folder / "confusion.csv", pairs, ["label", "predicted"])
+    _write_csv(folder / CONFUSION, pairs, ["label", "predicted"])
     bins = calibration_bins(scored.probabilities, scored.truth, params.calibration_bins)
-    _write_csv(folder / "calibration.csv", bins, ["confidence", "accuracy", "rows"])
+    _write_csv(folder / CALIBRATION, bins, ["confidence", "accuracy", "rows"])
     rounds = [
-        {"round": result["round"], "accuracy": result["accuracy"]["value"]}
-        for result in metrics["rounds"]
-        if result["accuracy"]
+        {"round": result.round, "accuracy": result.accuracy.value} for result in evaluation.rounds if result.accuracy
     ]
-    _write_csv(folder / "rounds.csv", rounds, ["round", "accuracy"])
+    _write_csv(folder / ROUNDS, rounds, ["round", "accuracy"])
     recalls = [
-        {"class": result["class"], "recall": result["recall"]["value"]}
-        for result in metrics["per_class"]
-        if result["recall"] is not None
+        {"class": result.name, "recall": result.recall.value} for result in evaluation.per_class if result.recall
     ]
-    _write_csv(folder / "recall.csv", recalls, ["class", "recall"])
+    _write_csv(folder / RECALL, recalls, ["class", "recall"])
     curve = risk_coverage_curve(scored.confidence, scored.right)
-    _write_csv(folder / "risk_coverage.csv", curve, ["coverage", "error", "confidence"])
-    learning_curve = metrics["learning_curve"] or {"points": [], "expected": []}
-    points = [
-        {"labels": point["labels"], "accuracy": point["accuracy"]["value"], **_ends(point["accuracy"]), "of": kind}
-        for key, kind in (("points", "measured"), ("expected", "expected"))
-        for point in learning_curve[key]
-    ]
-    _write_csv(folder / "learning_curve.csv", points, ["labels", "accuracy", "low", "high", "of"])
+    _write_csv(folder / RISK_COVERAGE, curve, ["coverage", "error", "confidence"])
+    points = [] if evaluation.learning_curve is None else list(_learning_curve_points(evaluation.learning_curve))
+    _write_csv(folder / LEARNING_CURVE, points, ["labels", "accuracy", "low", "high", "of"])
 
 
-def _ends(estimate: Mapping[str, float]) -> dict[str, float]:
-    return {"low": estimate["low"], "high": estimate["high"]}
+def _learning_curve_points(learning_curve: ExtrapolatedCurveRecord) -> Iterator[dict[str, object]]:
+    for kind, points in (("measured", learning_curve.points), ("expected", learning_curve.expected)):
+        for point in points:
+            accuracy = point.accuracy
+            ends = {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high}
+            yield {"labels": point.labels, **ends, "of": kind}
 
 
 def write_losses(path: Path, model: Path) -> None:
@@ -74,7 +70,7 @@ def write_losses(path: Path, model: Path) -> None:
 
 def read_losses(model: Path) -> pd.DataFrame:
     """The training losses in `losses.csv` of a round: model, step, loss. No rows if no model is trained in steps."""
-    path = model / "losses.csv"
+    path = model / LOSSES
     if not path.is_file():
         return pd.DataFrame(
             {"model": pd.Series(dtype=str), "step": pd.Series(dtype=int), "loss": pd.Series(dtype=float)}
@@ -83,7 +79,7 @@ def read_losses(model: Path) -> pd.DataFrame:
         return pd.read_csv(path)
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def _write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")

@@ -17,6 +17,8 @@ from seedling.media.images import Pixels
 from seedling.media.typos import mistyped
 from seedling.models.model import TrainedModel
 from seedling.progress import Progress
+from seedling.records.evaluation import CorruptionRecord, RobustnessRecord
+from seedling.records.intervals import DifferenceRecord
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import paired_difference
 
@@ -88,7 +90,7 @@ def robustness(  # noqa: PLR0913  (the model, the rows, and the settings by name
     seed: int,
     progress: Progress,
     predicted: Mapping[str, int] = MappingProxyType({}),
-) -> dict[str, Any] | None:
+) -> RobustnessRecord | None:
     """Accuracy on the unchanged rows, and after each change with the paired difference; None without rows.
 
     Images are resized to at most `MAX_SIDE_PIXELS` first. Few rows are in memory at a time.
@@ -137,7 +139,6 @@ def robustness(  # noqa: PLR0913  (the model, the rows, and the settings by name
             rng=generator(seed, "robustness"),
             wrong=1.0,
         )
-        results.append(
-            {"change": name, "accuracy": round(float(changed.mean()), 6), "difference": difference.rounded()}
-        )
-    return {"rows": len(truth), "accuracy": round(float(unchanged.mean()), 6), "changes": results}
+        accuracy = round(float(changed.mean()), 6)
+        results.append(CorruptionRecord(change=name, accuracy=accuracy, difference=DifferenceRecord.of(difference)))
+    return RobustnessRecord(rows=len(truth), accuracy=round(float(unchanged.mean()), 6), changes=tuple(results))

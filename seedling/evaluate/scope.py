@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from seedling.config.params import EvaluateParams
 from seedling.evaluate.intervals import auroc
+from seedling.records.evaluation import OperatingPointRecord, OutOfScopeRecord
+from seedling.records.intervals import EstimateRecord
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, share, wilson
 
@@ -55,7 +55,7 @@ def operating_points(
     selection: tuple[Floats, NDArray[np.bool_]],
     evaluation: tuple[Floats, NDArray[np.bool_], NDArray[np.str_]],
     params: EvaluateParams,
-) -> list[dict[str, Any]]:
+) -> list[OperatingPointRecord]:
     """The threshold for each error rate of MAX_ERROR_RATES, and its coverage and error rate with intervals.
 
     selection: confidence and whether right, (n_rows,), of the cross-validated rows that choose the thresholds;
@@ -67,14 +67,14 @@ def operating_points(
         threshold = threshold_for(*selection, max_error_rate)
         covered = confidence >= threshold if threshold is not None else np.zeros(len(confidence), dtype=bool)
         points.append(
-            {
-                "max_error_rate": max_error_rate,
-                "threshold": None if threshold is None else round(threshold, 6),
-                "coverage": share(covered, groups, params.confidence).rounded() if len(covered) else None,
-                "errors": share(~right[covered], groups[covered], params.confidence).rounded()
+            OperatingPointRecord(
+                max_error_rate=max_error_rate,
+                threshold=None if threshold is None else round(threshold, 6),
+                coverage=EstimateRecord.of(share(covered, groups, params.confidence)) if len(covered) else None,
+                errors=EstimateRecord.of(share(~right[covered], groups[covered], params.confidence))
                 if covered.any()
                 else None,
-            }
+            )
         )
     return points
 
@@ -86,7 +86,7 @@ def out_of_scope(
     params: EvaluateParams,
     seed: int,
     background_class: int | None = None,
-) -> dict[str, Any] | None:
+) -> OutOfScopeRecord | None:
     """How well confidence separates rows of the classes from rows that belong to none of them.
 
     Returns the AUROC and the share of the outside rows that reach the threshold; None without rows of both kinds.
@@ -105,11 +105,11 @@ def out_of_scope(
         rng=generator(seed, "evaluate", "auroc"),
     )
     covered = int((outside_scores >= threshold).sum())
-    return {
-        "rows": len(outside),
-        "auroc": estimate.rounded(),
-        "coverage": wilson(covered, len(outside), params.confidence).rounded(),
-    }
+    return OutOfScopeRecord(
+        rows=len(outside),
+        auroc=EstimateRecord.of(estimate),
+        coverage=EstimateRecord.of(wilson(covered, len(outside), params.confidence)),
+    )
 
 
 def _scores(probabilities: Floats, background_class: int | None) -> Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
 from seedling.config.params import EvaluateParams
+from seedling.records.evaluation import SliceRecord
+from seedling.records.intervals import EstimateRecord
 from seedling.stats.statistics import rows_for_interval, share
 
 DEFAULT_COLUMNS = (
@@ -32,26 +33,38 @@ FAMILYWISE_ERROR_RATE = 0.05  # chance of marking any slice as worse if none is
 
 def slices(
     rows: pd.DataFrame, right: NDArray[np.bool_], groups: NDArray[np.str_], params: EvaluateParams
-) -> list[dict[str, Any]]:
-    """Column, value, rows, accuracy with its interval, and whether the accuracy is significantly worse, per slice.
+) -> list[SliceRecord]:
+    """The accuracy of each slice, and whether it is significantly worse.
 
     A slice is worse than the other rows by a one-sided Fisher's exact test with Holm's correction (1979) over all
     slices.
 
     rows: the columns to slice by, numbers are cut into thirds; right: (n_rows,); groups: (n_rows,).
     """
-    results, p_values = [], []
+    masks: list[tuple[str, str, NDArray[np.bool_]]] = []
     for column in dict.fromkeys(DEFAULT_COLUMNS if params.slices is None else params.slices):
         if column not in rows:
             continue
         parts = [(value, mask) for value, mask in _parts(rows[column]) if mask.sum() >= MIN_ROWS_PER_SLICE]
         for value, mask in parts if len(parts) > 1 else ():
-            table = [_counts(right[part], groups[part]) for part in (mask, ~mask)]
-            p_values.append(float(fisher_exact(table, alternative="less").pvalue))
-            accuracy = share(right[mask], groups[mask], params.confidence).rounded()
-            results.append({"column": column, "value": value, "rows": int(mask.sum()), "accuracy": accuracy})
-    is_worse = holm(p_values, FAMILYWISE_ERROR_RATE)
-    return [{**result, "worse": worse} for result, worse in zip(results, is_worse, strict=True)]
+            masks.append((column, value, mask))
+    p_values = [_p_worse(mask, right, groups) for _, _, mask in masks]
+    return [
+        SliceRecord(
+            column=column,
+            value=value,
+            rows=int(mask.sum()),
+            accuracy=EstimateRecord.of(share(right[mask], groups[mask], params.confidence)),
+            worse=is_worse,
+        )
+        for (column, value, mask), is_worse in zip(masks, holm(p_values, FAMILYWISE_ERROR_RATE), strict=True)
+    ]
+
+
+def _p_worse(mask: NDArray[np.bool_], right: NDArray[np.bool_], groups: NDArray[np.str_]) -> float:
+    """The p-value of Fisher's exact test that the rows of the mask are right less often than the others."""
+    table = np.array([_counts(right[part], groups[part]) for part in (mask, ~mask)])
+    return float(fisher_exact(table, alternative="less").pvalue)
 
 
 def _counts(right: NDArray[np.bool_], groups: NDArray[np.str_]) -> list[int]:

@@ -137,7 +137,8 @@ def _as_folders(dataset: Dataset, folder: Path, convert: Convert, progress: Prog
     names = plain_names(dataset.classes)
     file_names = {}
     for row_id, content in counted(dataset.content(dataset.rows), progress, "images", len(rows_by_id)):
-        row, encoded = rows_by_id.loc[row_id], convert(bytes(content))  # type: ignore[arg-type]
+        row: Any = rows_by_id.loc[row_id]
+        encoded = convert(bytes(content))  # type: ignore[arg-type]
         label = UNLABELED if row["label"] is None else names[row["label"]]
         path = folder / row["split"] / label / f"{row_id}.{suffix_of(encoded)}"
         path.parent.mkdir(parents=True, exist_ok=True)

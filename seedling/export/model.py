@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from seedling.dataset.generation import MANIFEST, payloads, read, write_json
+from seedling.dataset.generation import payloads, read, write_json
 from seedling.errors import InputError, SeedlingError
+from seedling.export.model_config import model_config
 from seedling.extras import require
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.media import images
@@ -28,6 +29,7 @@ from seedling.models.saving import terms_of
 from seedling.progress import Progress, terminal
 from seedling.report.cards import model_card
 from seedling.terminal.console import PrintableConsole
+from seedling.workspace import MANIFEST, Workspace
 
 N_CHECKED_ROWS = 64  # predicted with the file before it is published
 CHECK_BATCH_ROWS = 16
@@ -81,7 +83,7 @@ def _write(predictor: Predictor, workspace: Path, folder: Path, license_name: st
     portable = Portable(predictor.model).eval()
     write_onnx(portable, _example(portable), folder / "model.onnx")
     progress("write the preprocessing", 1, 3)
-    write_json(folder / "config.json", _config(predictor, portable))
+    write_json(folder / "config.json", model_config(predictor, portable).as_json())
     _write_preprocessing(portable, folder)
     progress("compare predictions", 2, 3)
     max_difference = _max_difference(predictor, portable, workspace, folder / "model.onnx")
@@ -160,44 +162,6 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _config(predictor: Predictor, portable: Portable) -> dict[str, Any]:
-    maker: Any = portable.maker
-    inputs: dict[str, Any] = {}
-    for name in portable.inputs:
-        if name == "pixel_values":
-            preparation = maker.encoder.prepare
-            inputs[name] = {
-                "height": preparation.height,
-                "width": preparation.width,
-                "mean": preparation.mean,
-                "deviation": preparation.deviation,
-                "is": "(RGB / 255 - mean) / deviation; (n, 3, height, width)",
-            }
-        elif name in {"images", "small"}:
-            side = 64 if isinstance(maker, EncodedFeatures) else maker.side if name == "images" else maker.network_side
-            inputs[name] = {"side": side, "is": "the whole image as RGB, 0 to 255; (n, side, side, 3)"}
-        elif name == "input_ids":
-            tokenizer = maker.encoder.prepare
-            inputs[name] = {
-                "at_most": maker.encoder.max_tokens,
-                "unknown": tokenizer.unk_token_id or 0,
-                "is": "token ids of tokenizer.json, padded with 0; (n, tokens)",
-            }
-        elif name == "attention_mask":
-            inputs[name] = {"is": "1 for a token, 0 for padding; (n, tokens)"}
-        else:
-            inputs[name] = {"is": "TF-IDF of the terms in words.json, as predict.py computes it; (n, terms)"}
-    return {
-        "modality": predictor.modality,
-        "classes": predictor.model.classes,
-        "abstain_below": predictor.model.abstain_below,
-        "max_megapixels": predictor.max_megapixels,
-        "background": predictor.background,
-        "round": predictor.round,
-        "inputs": inputs,
-    }
-
-
 def _write_preprocessing(portable: Portable, folder: Path) -> None:
     maker: Any = portable.maker
     script = files("seedling.init").joinpath("workspace_files", "predict.py.template").read_text(encoding="utf-8")
@@ -245,7 +209,7 @@ def _max_difference(predictor: Predictor, portable: Portable, workspace: Path, p
     """
     import onnxruntime
 
-    collected, validated = (workspace / "generations" / stage for stage in ("scrape", "validate"))
+    collected, validated = (Workspace(workspace).generation(stage) for stage in ("scrape", "validate"))
     ids = sorted(read(validated, ["id"])["id"])[:N_CHECKED_ROWS] if (validated / MANIFEST).is_file() else []
     rows = [payload for _, payload in payloads([collected], ids)] if ids else []
     if not rows:

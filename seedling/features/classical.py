@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from seedling.dataset.generation import PayloadReader
+from seedling.features.sparsity import is_sparse
 from seedling.media import images
 from seedling.media.images import Pixels
 from seedling.parallel.pool import in_pieces
@@ -309,9 +310,8 @@ class TextFeatures(FeatureMaker):
         """Return the features of further texts."""
         texts = [str(payload) for payload in payloads]
         if not texts:  # scikit-learn requires at least one row
-            return Inputs(
-                sparse.csr_matrix((0, len(self.words.vocabulary_) + len(self.characters.vocabulary_)), dtype=np.float32)
-            )
+            n_terms = len(self.words.vocabulary_) + len(self.characters.vocabulary_)
+            return Inputs(sparse.csr_matrix(np.zeros((0, n_terms), dtype=np.float32)))
         halves = [vectorizer.transform(texts) for vectorizer in (self.words, self.characters)]
         return Inputs(sparse.csr_matrix(sparse.hstack(halves) / np.float32(np.sqrt(2))))
 
@@ -334,7 +334,7 @@ def dense(features: Any, dimensions: int = 150) -> NDArray[np.float32]:
     Dense features are returned unchanged; sparse ones are reduced by latent semantic analysis (Deerwester et al. 1990,
     seedling/features/latent_semantics.py) and normalized to length 1.
     """
-    if not sparse.issparse(features):
+    if not is_sparse(features):
         return np.asarray(features, dtype=np.float32)
     from seedling.features.latent_semantics import topic_directions
 

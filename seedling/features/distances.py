@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from seedling.features.normalization import normalize_rows
+from seedling.features.sparsity import is_sparse
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import Floats, Ints
 
@@ -19,7 +19,7 @@ MAX_DISTANCES_PER_BLOCK = 4_000_000  # per thread
 def cosine_distances(rows: Any, others: Any) -> NDArray[np.float32]:
     """(n_rows, n_others): 1 − cosine similarity. Both inputs have rows of length 1."""
     cosines = rows @ others.T
-    dense = np.asarray(cosines.toarray() if sparse.issparse(cosines) else cosines, dtype=np.float32)
+    dense = np.asarray(cosines.toarray() if is_sparse(cosines) else cosines, dtype=np.float32)
     return np.subtract(1, dense, out=dense)
 
 

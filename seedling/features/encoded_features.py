@@ -163,17 +163,18 @@ class EncodedFeatures(FeatureMaker):
         n_topics = min(MAX_TOPICS, min(terms.shape) - 1)
         if n_topics < 1:
             self.topics = np.zeros((terms.shape[1], 1), np.float32)
-            return self._projected(terms)
+            return self._projected(terms, self.topics)
         # C order, because safetensors writes an array's memory without reordering.
         self.topics = np.ascontiguousarray(topic_directions(terms, n_topics).astype(np.float16).astype(np.float32))
-        return self._projected(terms)
+        return self._projected(terms, self.topics)
 
     def _on_topics(self, texts: Sequence[Any]) -> Features:
-        if self.words is None:
+        if self.words is None or self.topics is None:
             raise InputError("The features were not fitted.")
-        return self._projected(self.words.transform(texts).features)
+        return self._projected(self.words.transform(texts).features, self.topics)
 
-    def _projected(self, terms: Any) -> Features:
+    @staticmethod
+    def _projected(terms: Any, topics: NDArray[np.float32]) -> Features:
         """(n, topics), rows of length 1. terms: (n, n_terms), sparse."""
-        projected: Features = normalize_rows(np.asarray(sparse.csr_matrix(terms) @ self.topics, dtype=np.float32))
+        projected: Features = normalize_rows(np.asarray(sparse.csr_matrix(terms) @ topics, dtype=np.float32))
         return projected

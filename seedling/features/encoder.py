@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -30,6 +30,9 @@ from seedling.features.pretrained import read_settings
 from seedling.media import images
 from seedling.models.device import device_of, keep_freed_memory, use_one_thread
 from seedling.parallel.executor import kept_threads, usable_cores
+
+if TYPE_CHECKING:
+    import torch
 
 Features = NDArray[np.float32]  # (n, d)
 
@@ -76,7 +79,7 @@ class Encoder:
         unknown = [self.prepare.unk_token_id or 0]  # for texts without tokens
         return [token_ids or unknown for token_ids in encoded["input_ids"]]
 
-    def batch(self, rows: Sequence[Any], max_megapixels: float = 64.0) -> dict[str, Any]:
+    def batch(self, rows: Sequence[Any], max_megapixels: float = 64.0) -> dict[str, torch.Tensor]:
         """Return the model inputs of these rows, which may differ in length; see `prepared`."""
         import torch
 
@@ -89,7 +92,7 @@ class Encoder:
         model_inputs = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(masks)}
         return {name: tensor.to(self.device) for name, tensor in model_inputs.items()}
 
-    def embedded(self, model_inputs: dict[str, Any]) -> Any:
+    def embedded(self, model_inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(n, d) for the result of `batch`, with gradients if they are enabled."""
         return self._pooled(self.model(**model_inputs), model_inputs.get("attention_mask"))
 
@@ -153,7 +156,7 @@ class Encoder:
         result[[row for batch in batches[::-1] for row in batch]] = embeddings
         return result
 
-    def _forward(self, model_inputs: dict[str, Any]) -> Features:
+    def _forward(self, model_inputs: dict[str, torch.Tensor]) -> Features:
         import torch
 
         use_one_thread(self.device)
@@ -174,7 +177,7 @@ class Encoder:
             return np.concatenate([self._forward(half) for half in halves])
         return np.asarray(pooled.cpu().numpy().astype(np.float16), dtype=np.float32)
 
-    def _on_device(self, tensor: Any) -> Any:
+    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
         import torch
 
         moved = tensor.to(self.device)
@@ -182,7 +185,7 @@ class Encoder:
             moved = moved.to(getattr(torch, self.precision))
         return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
 
-    def _pooled(self, output: Any, attention_mask: Any = None) -> Any:
+    def _pooled(self, output: Any, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """(n, d). Images: the pooler output, or else the mean over positions. Texts: mean or first token, of length 1.
 
         attention_mask: (n, tokens), 1 for tokens, 0 for padding; None if no row is padded.
@@ -194,8 +197,9 @@ class Encoder:
             if pooled is None:
                 last = output.last_hidden_state
                 pooled = last.mean(dim=1) if last.ndim == 3 else last.mean(dim=(2, 3))
-            return pooled.flatten(1)
-        tokens = output.last_hidden_state
+            flat: torch.Tensor = pooled.flatten(1)
+            return flat
+        tokens: torch.Tensor = output.last_hidden_state
         if self.pooling == "cls":
             pooled = tokens[:, 0]
         elif attention_mask is None:
@@ -270,7 +274,7 @@ class Preparation:
             deviation=(1.0,) * 3 if unnormalized else tuple(config.get("image_std") or (0.5,) * 3),
         )
 
-    def __call__(self, pixels: Sequence[images.Pixels]) -> Any:
+    def __call__(self, pixels: Sequence[images.Pixels]) -> torch.Tensor:
         """(n, 3, height, width), float32."""
         import torch
 

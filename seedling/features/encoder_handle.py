@@ -8,8 +8,8 @@ from pathlib import Path
 
 from seedling.config.params import EncoderParams, Params
 from seedling.dataset.generation import Modality
-from seedling.features.feature_cache import feature_cache_folder
 from seedling.features.pretrained import find_pretrained, key_of
+from seedling.workspace import Workspace
 
 VERSION = "1"  # of the feature computation with an encoder; part of the digest
 
@@ -42,7 +42,7 @@ class EncoderHandle:
     @property
     def cache_folder(self) -> Path:
         """The folder of the feature cache."""
-        return feature_cache_folder(self.workspace)
+        return Workspace(self.workspace).feature_cache
 
 
 def encoder_of(params: Params, workspace: Path) -> EncoderHandle | None:

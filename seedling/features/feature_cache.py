@@ -16,15 +16,11 @@ from seedling.errors import DamagedFile
 from seedling.faults import explain
 from seedling.parallel.executor import this_process
 from seedling.terminal.notices import state_once
+from seedling.workspace import feature_file
 
 Features = NDArray[np.float32]  # (n, d)
 MAX_FILE_BYTES = 4 * 2**30  # a larger file keeps its values and gets no more
 IDS_PER_QUERY = 500
-
-
-def feature_cache_folder(workspace: Path) -> Path:
-    """Return the folder of the workspace's feature cache."""
-    return workspace / ".seedling" / "features"
 
 
 @dataclass
@@ -41,7 +37,7 @@ class FeatureCache:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._path = self.folder / f"{self.key}.sqlite"
+        self._path = self.folder / feature_file(self.key)
         with self._recreated_if_damaged():
             self._create()
 

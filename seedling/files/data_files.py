@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from seedling.errors import InputError
+from seedling.workspace import DVC_FOLDER
 
 BROKEN_LINK, OUTSIDE, NOT_REGULAR = "broken_link", "link_outside_data", "not_a_regular_file"
 LOOP, READ_BEFORE = "link_loop", "link_to_a_folder_read_before"
@@ -178,4 +179,4 @@ def leads_out(folder: Path, root: Path) -> bool:
 
 def _in_cache(resolved: Path, root: Path) -> bool:
     """Whether a link from data/ of a DVC workspace ends in DVC's cache, which may be shared and at any path."""
-    return (root.parent / ".dvc").is_dir() and OF_DVC.search(resolved.as_posix()) is not None
+    return (root.parent / DVC_FOLDER).is_dir() and OF_DVC.search(resolved.as_posix()) is not None

@@ -14,9 +14,8 @@ from seedling.dataset.spreadsheet import write_list
 from seedling.errors import InputError
 from seedling.files.data_files import files_below, inside, real_path
 from seedling.plugins import is_code
+from seedling.workspace import Workspace
 
-IGNORED = "ignored.csv"  # in generations/scrape/
-NOT_COPIED = "not_copied.csv"  # in the workspace: the files of its source that `seedling init` did not copy
 HIDDEN, SYSTEM_FILE, PLACEHOLDER, VERSION_CONTROL = "hidden", "system_file", "placeholder", "version_control"
 NAME_NOT_UTF8 = "name_not_utf8"
 UNREAD_NAMES = frozenset({HIDDEN, SYSTEM_FILE, VERSION_CONTROL, NAME_NOT_UTF8})  # reasons that depend on the name alone
@@ -168,7 +167,7 @@ def ignored_phrase(reasons: dict[str, int]) -> str:
 
 def count_not_copied(workspace: Path) -> dict[str, int]:
     """Return reason → number of files that `seedling init` did not copy into data/."""
-    path = workspace / NOT_COPIED
+    path = Workspace(workspace).not_copied_file
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8", newline="") as file:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from seedling.errors import InputError
 from seedling.files.data_files import OF_DVC, real_path
+from seedling.workspace import OWN_FOLDERS
 
-OWN_FOLDERS = (".seedling", "generations", "models", "quarantine", "reports")
 DVC_FOLDERS = (".dvc/tmp", ".dvc/cache/runs")
 
 

@@ -9,14 +9,13 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from seedling.errors import DamagedFile, SeedlingError
+from seedling.workspace import STAGE_OUTPUTS, STATE
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STAGE_OUTPUTS = ("generations", "models", "reports")
 
 
 @contextmanager
@@ -43,9 +42,14 @@ def remedy(path: Path) -> str:
     """Return what to do about a damaged file at this path."""
     if set(path.parts) & set(STAGE_OUTPUTS):
         return "delete this file and run `seedling run`, which restores it from DVC's cache or creates it again"
-    if ".seedling" in path.parts:
+    if STATE in path.parts:
         return "delete this file and run again"
     return "restore it from a backup, or delete it"
+
+
+def row_dicts(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as dictionaries by column. All our columns have text as names, which pandas does not require."""
+    return cast("list[dict[str, Any]]", frame.to_dict("records"))
 
 
 def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -53,4 +57,4 @@ def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     import pandas as pd
 
     with reading(path):
-        return pd.read_parquet(path, columns=columns)
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))

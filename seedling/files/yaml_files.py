@@ -12,6 +12,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from seedling.config.secret_literals import mask_secrets
 from seedling.errors import InputError
+from seedling.workspace import DATA_POINTER, DVC_LOCK
 
 MAX_BYTES = 2**20  # takes the parser some seconds; known files have at most a tenth of it
 MAX_OPEN_BRACKETS = 50  # the parser checks each open bracket for each word inside
@@ -26,7 +27,7 @@ CONFLICT_START = re.compile(r"^<{7}(?: |$)", re.MULTILINE)
 CONFLICT_END = re.compile(r"^>{7}(?: |$)", re.MULTILINE)
 SOLVED_BY_HAND = "keep one side of each conflict and delete the lines that begin with <<<<<<<, ======= and >>>>>>>"
 SOLVED_BY_COMMAND = "`seedling resolve` solves it"
-MERGED_BY_COMMAND = {"dvc.lock", "data.dvc"}
+MERGED_BY_COMMAND = {DVC_LOCK, DATA_POINTER}
 
 
 def read_yaml_file(path: Path) -> Any:

@@ -11,7 +11,6 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,14 @@ import numpy as np
 import pandas as pd
 
 from seedling.config.params import read_yaml
-from seedling.dataset.generation import SPLITS, write_json
+from seedling.dataset.generation import SPLITS
 from seedling.errors import InputError
-from seedling.files.reading import read_json
-from seedling.gates.columns import RELATIVE
 from seedling.gates.conditions import check_condition, check_patterns
 from seedling.gates.on_disk import GatedRows
 from seedling.gates.store import remove_damaged_store
-from seedling.gates.user_expectations import FILE as USER_FILE
 from seedling.gates.user_expectations import UserExpectations, arguments_of, digest_of, import_user_expectations
+from seedling.records.gate import Check, GateResult
+from seedling.workspace import EXPECTATIONS_FILE, GATE, VALIDATION_RESULTS, Workspace
 
 Expectations = Sequence[tuple[str, dict[str, Any]]]
 
@@ -47,7 +45,6 @@ REQUIRED_EXPECTATIONS: dict[str, Expectations] = {
     "train": UNIQUE_ID,
     "evaluate": UNIQUE_ID,
 }
-GATE = "gate.json"
 STAGES_WITHOUT_ROWS = {"augment", "synthesize", "pseudo_label"}  # these may produce no rows
 REASON_MEANINGS = {"unknown_split": f" (a split is {', '.join(SPLITS)}, or empty)"}
 NOT_EVALUATED = "could not be evaluated"
@@ -56,40 +53,9 @@ MAX_EXAMPLES = 3  # unexpected values per check
 _one_at_a_time = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """The result of one expectation.
-
-    rows: up to five ids of unexpected rows; source: a hash of the user's file if the expectation is defined there.
-    """
-
-    expectation: str
-    arguments: dict[str, Any]
-    severity: str
-    passed: bool
-    observed: str
-    rows: list[str]
-    source: str | None = None
-
-    @property
-    def stops(self) -> bool:
-        """Whether it stops the pipeline."""
-        return not self.passed and self.severity == "critical"
-
-    @property
-    def is_relative(self) -> bool:
-        """Whether it compares with the previous generation."""
-        return self.arguments.get("column") in RELATIVE
-
-    @property
-    def limit(self) -> str:
-        """The expected values: the arguments as text."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-
-
 def load_gates(workspace: Path) -> dict[str, Expectations]:
     """Read gates.yaml. Raises InputError that names an unknown stage, or an entry that is not an expectation."""
-    path = workspace / "gates.yaml"
+    path = Workspace(workspace).gates_file
     lists = read_yaml(path) or {}
     gates: dict[str, Expectations] = {}
     for stage, entries in lists.items():
@@ -145,7 +111,7 @@ def check(
         try:
             results = _run(stage, expectations, rows, documents)
         except Exception:
-            if not remove_damaged_store(documents / "gx"):
+            if not remove_damaged_store(documents / VALIDATION_RESULTS):
                 raise
             results = _run(stage, [_expectation(kind, *entry) for entry in entries], rows, documents)
     checks = [
@@ -159,7 +125,7 @@ def check(
 def _pass_without_values(result: Check) -> Check:
     """Pass a check of values if the stage produced no rows. Checks of the number of rows stay as they are."""
     about_values = "column" in result.arguments or "column_list" in result.arguments
-    return replace(result, passed=True, observed="there are no rows") if about_values else result
+    return result.model_copy(update={"passed": True, "observed": "there are no rows"}) if about_values else result
 
 
 def load_user_expectations(workspace: Path, gates: Mapping[str, Expectations]) -> UserExpectations:
@@ -174,8 +140,8 @@ def load_user_expectations(workspace: Path, gates: Mapping[str, Expectations]) -
 def user_expectations_changed(workspace: Path, folder: Path) -> bool:
     """Whether the user's expectations have changed since the gate of the generation in `folder` ran."""
     path, digest = folder / GATE, digest_of(workspace)
-    checks = read_json(path) if path.is_file() else []
-    return any(result.get("source") not in {None, digest} for result in checks)
+    checks = GateResult.read(path).checks if path.is_file() else ()
+    return any(result.source not in {None, digest} for result in checks)
 
 
 def _check_columns(kind: str, entries: Expectations, rows: GatedRows, columns: Sequence[str]) -> None:
@@ -207,7 +173,7 @@ def _expectation(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
     except ExpectationNotFoundError as error:
         hint = _hint(name, list_registered_expectation_implementations())
         raise InputError(
-            f"gates.yaml: {kind}: neither Great Expectations nor {USER_FILE} has '{name}'{hint}."
+            f"gates.yaml: {kind}: neither Great Expectations nor {EXPECTATIONS_FILE} has '{name}'{hint}."
         ) from error
     try:
         return expectation_class(**{"severity": "critical", **arguments})
@@ -272,7 +238,7 @@ def _run(stage: str, expectations: list[Any], rows: GatedRows, documents: Path) 
 
     context = _context(documents)
     # Each run would add its results to those of earlier runs.
-    shutil.rmtree(documents / "gx" / "uncommitted" / "validations" / stage, ignore_errors=True)
+    shutil.rmtree(documents / VALIDATION_RESULTS / "uncommitted" / "validations" / stage, ignore_errors=True)
     source = context.data_sources.add_or_update_pandas(f"seedling {stage}")
     batch = source.add_dataframe_asset(stage).add_batch_definition_whole_dataframe("rows")
     suite = context.suites.add_or_update(gx.ExpectationSuite(name=stage, expectations=expectations))
@@ -322,7 +288,7 @@ def _as_check(name: str, arguments: Mapping[str, Any], result: Any, source: str 
         severity=str(arguments.get("severity", "critical")),
         passed=bool(result.success),
         observed=_observed(details, result.exception_info or {}),
-        rows=ids[:MAX_ROW_IDS],
+        rows=tuple(ids[:MAX_ROW_IDS]),
         source=source,
     )
 
@@ -364,23 +330,24 @@ def write_checks(checks: Sequence[Check], folder: Path) -> None:
 
     Those checks are not a function of the stage's inputs.
     """
-    write_json(folder / GATE, [asdict(result) for result in checks if not result.is_relative])
+    GateResult(checks=tuple(result for result in checks if not result.is_relative)).write(folder / GATE)
 
 
 def write_comparisons(checks: Sequence[Check], workspace: Path, stage: str) -> None:
     """Write the checks that compare with the previous generation outside of the generations."""
-    write_json(comparisons_path(workspace, stage), [asdict(result) for result in checks if result.is_relative])
+    relative = tuple(result for result in checks if result.is_relative)
+    GateResult(checks=relative).write(comparisons_path(workspace, stage))
 
 
-def read_checks(workspace: Path, stage: str, folder: Path) -> list[dict[str, Any]]:
+def read_checks(workspace: Path, stage: str, folder: Path) -> list[Check]:
     """Read the checks of the stage with the output `folder`; an empty list if it has not run."""
     files = [folder / GATE, comparisons_path(workspace, stage)]
-    return [result for file in files if file.is_file() for result in read_json(file)]
+    return [result for file in files if file.is_file() for result in GateResult.read(file).checks]
 
 
 def comparisons_path(workspace: Path, stage: str) -> Path:
     """The file of the checks that compare a stage's rows with the previous generation."""
-    return workspace / ".seedling" / "gates" / f"{stage}.json"
+    return Workspace(workspace).gate_comparisons(stage)
 
 
 def explain(

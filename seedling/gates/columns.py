@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from seedling.dataset.generation import MANIFEST, columns_of, payloads, stream
+from seedling.dataset.generation import columns_of, has_payloads, payloads
 from seedling.features.image_cache import ImageCache
 from seedling.files.reading import read_frame
 from seedling.gates.on_disk import GatedRows, StoredRows, database, rows_selected
 from seedling.media import images
 from seedling.media import quality_metrics as metrics
+from seedling.records.gate import RELATIVE
+from seedling.workspace import MANIFEST, OUT_OF_FOLD, PREDICTIONS
 
 LISTS = ("parent_ids", "label_probs", "pseudo_label_by_fold", "pseudo_weight_by_fold", "quality")
 LABEL_COLUMNS = ("class_share", "rows_per_parent")
-RELATIVE = ("rows_change", "class_share_change", "label_flipped", "drift_p_value")
-"""Columns that compare with the previous generation that passed. Without one, they have the value for no change."""
 PREDICTION_STAGES = {"train", "evaluate"}
 STAGES_WITH_SAME_IDS = {"train", "evaluate", "pseudo_label"}  # their rows have the ids of validate's
 METRICS = (*metrics.IMAGE, *metrics.TEXT, "nearest_labeled")
@@ -225,8 +225,8 @@ def save_for_comparison(rows: GatedRows, columns: Collection[str], path: Path) -
 
 
 def _predictions(kind: str, folder: Path) -> pd.DataFrame:
-    frame = read_frame(folder / ("out_of_fold.parquet" if kind == "train" else "predictions.parquet"))
-    probabilities = np.stack(frame["probabilities"].to_numpy()) if len(frame) else np.zeros((0, 1))
+    frame = read_frame(folder / (OUT_OF_FOLD if kind == "train" else PREDICTIONS))
+    probabilities = np.stack(frame["probabilities"].tolist()) if len(frame) else np.zeros((0, 1))
     confidence = probabilities.max(axis=1) if len(frame) else []
     frame = frame.drop(columns="probabilities").assign(confidence=confidence)
     if kind == "evaluate":
@@ -253,9 +253,9 @@ def with_metrics(gate_input: GateInput, columns: Collection[str]) -> GatedRows:
                 for name in missing:
                     values[name].append(measured[name])
         return replace(rows, computed=pd.DataFrame(values, index=rows.computed.index))
-    has_payloads = any(row.payload is not None for row in stream(gate_input.folder))
+    holds_images = has_payloads(gate_input.folder)
     ids = rows.read(["id"])["id"]
-    folder = gate_input.folder if has_payloads or gate_input.collected is None else gate_input.collected
+    folder = gate_input.folder if holds_images or gate_input.collected is None else gate_input.collected
     cached = {} if gate_input.feature_cache is None else ImageCache(gate_input.feature_cache).signals(ids.tolist())
     encoded = payloads([folder], set(ids) - set(cached))
     metrics_by_id = {row_id: signals.metrics for row_id, signals in cached.items()}

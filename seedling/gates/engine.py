@@ -61,7 +61,8 @@ class _CurrentFrame(PandasBatchData):  # type: ignore[misc]
 
     @property
     def dataframe(self) -> pd.DataFrame:
-        return self.execution_engine.load_frame()
+        frame: pd.DataFrame = self.execution_engine.load_frame()
+        return frame
 
 
 class OnDiskEngine(PandasExecutionEngine):  # type: ignore[misc]

@@ -5,39 +5,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-HISTORY = Path(".seedling", "gates", "history.jsonl")
+from seedling.records.gate import Check, GateRecord, described
+from seedling.workspace import Workspace
+
 MAX_RECORDS_PER_STAGE = 50
 MAX_HISTORY_BYTES = 2_000_000  # a larger file is compacted
-
-
-@dataclass(frozen=True)
-class GateRecord:
-    """One run of a stage's gate.
-
-    checks: as in gate.json; checks of the user's own expectations also have a `meaning` if they are documented.
-    """
-
-    stage: str
-    time: str
-    checks: list[dict[str, Any]]
-
-    @property
-    def passed(self) -> bool:
-        """Whether no critical expectation failed."""
-        return not any(not check["passed"] and check["severity"] == "critical" for check in self.checks)
 
 
 def record_gate(
     workspace: Path,
     stage: str,
-    checks: Sequence[Mapping[str, Any]],
+    checks: Sequence[Check],
     meanings: Mapping[str, str] | None = None,
     *,
     max_bytes: int = MAX_HISTORY_BYTES,
@@ -48,35 +30,30 @@ def record_gate(
     meanings: name → description of the user's own expectations. max_bytes: a larger file is compacted to the newest
     records of each stage.
     """
-    path = workspace / HISTORY
+    path = Workspace(workspace).gate_history
     path.parent.mkdir(parents=True, exist_ok=True)
-    described = [
-        {**check, **({"meaning": meaning} if (meaning := (meanings or {}).get(check["expectation"])) else {})}
-        for check in checks
-    ]
-    record = {
-        "stage": stage,
-        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "checks": described,
-    }
+    record = GateRecord(
+        stage=stage,
+        time=datetime.now().astimezone().isoformat(timespec="seconds"),
+        checks=tuple(described(check, meanings or {}) for check in checks),
+    )
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False, sort_keys=True, default=str) + "\n")
+        file.write(record.line())
     if path.stat().st_size > max_bytes:
         _compact(path, max_records_per_stage)
 
 
 def gate_history(workspace: Path) -> list[GateRecord]:
     """All runs of all gates, the oldest first. Lines that are incomplete, for example after a kill, are skipped."""
-    path = workspace / HISTORY
+    path = Workspace(workspace).gate_history
     return list(_records(path)) if path.is_file() else []
 
 
 def _records(path: Path) -> Iterator[GateRecord]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
-            yield GateRecord(record["stage"], record["time"], record["checks"])
-        except (ValueError, KeyError, TypeError):
+            yield GateRecord.parse(line)
+        except ValueError:
             continue
 
 
@@ -89,11 +66,7 @@ def _compact(path: Path, max_records_per_stage: int) -> None:
         counts[stage] = counts.get(stage, 0) + 1
         if counts[stage] <= max_records_per_stage:
             kept.add(number)
-    lines = [
-        json.dumps({"stage": record.stage, "time": record.time, "checks": record.checks}, ensure_ascii=False)
-        for number, record in enumerate(records)
-        if number in kept
-    ]
+    lines = [record.line() for number, record in enumerate(records) if number in kept]
     replacement = path.with_suffix(".new")
-    replacement.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    replacement.write_text("".join(lines), encoding="utf-8")
     replacement.replace(path)

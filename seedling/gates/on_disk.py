@@ -39,8 +39,8 @@ class StoredRows:
     @classmethod
     def generation(cls, folder: Path) -> StoredRows:
         """The kept rows of a generation."""
-        parts = read_manifest(folder)["parts"]
-        return cls(tuple(folder / part["file"] for part in parts), tuple(part["rows"] for part in parts))
+        parts = read_manifest(folder).parts
+        return cls(tuple(folder / part.file for part in parts), tuple(part.rows for part in parts))
 
     @classmethod
     def file(cls, path: Path) -> StoredRows:
@@ -70,7 +70,7 @@ def database(**stored: StoredRows) -> Iterator[Any]:
         for name, rows in stored.items():
             files = [str(file) for file in rows.files]
             starts = np.cumsum([0, *rows.counts[:-1]])
-            connection.register(f"{name}_starts", pa.table({"filename": files, "start": starts}))
+            connection.register(f"{name}_starts", pa.table({"filename": files, "start": pa.array(starts)}))
             parts = connection.read_parquet(list(map(_escape_glob, files)), filename=True, file_row_number=True)
             parts.create_view(f"{name}_parts")
             connection.execute(

@@ -17,8 +17,8 @@ from typing import Any
 
 from seedling.errors import InputError
 from seedling.plugins import load_module
+from seedling.workspace import GATES_FILE, Workspace
 
-FILE = "expectations.py"
 MODULE = "seedling_own_expectations"
 PREFIX = "expect_column_values_"
 
@@ -52,13 +52,13 @@ def import_user_expectations(workspace: Path, names: Iterable[str] | None = None
 
     Raises InputError with the line if the file cannot be imported.
     """
-    path = workspace / FILE
+    path = Workspace(workspace).expectations_file
     if not path.is_file():
         return UserExpectations()
     text = path.read_text(encoding="utf-8", errors="replace")
     if names is not None and not any(UserExpectations(text=text).defines(name) for name in names):
         return UserExpectations()
-    module = load_module(path, MODULE, "gates.yaml")
+    module = load_module(path, MODULE, GATES_FILE)
     functions: dict[str, Callable[..., Any]] = {
         name: value
         for name, value in vars(module).items()
@@ -75,7 +75,7 @@ def import_user_expectations(workspace: Path, names: Iterable[str] | None = None
 
 def digest_of(workspace: Path) -> str:
     """A hash of the file; an empty string without a file."""
-    path = workspace / FILE
+    path = Workspace(workspace).expectations_file
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() if path.is_file() else ""
 
 

@@ -22,7 +22,6 @@ from seedling.files.data_files import OUTSIDE, fault_of, files_below, folders_be
 from seedling.files.ignored_files import (
     HIDDEN,
     NAME_NOT_UTF8,
-    NOT_COPIED,
     UNREAD_NAMES,
     hidden_files,
     is_ignored,
@@ -42,22 +41,37 @@ from seedling.init.table_sources import (
 from seedling.media import images
 from seedling.plugins import CODE, is_code
 from seedling.progress import Progress, silent
-from seedling.records.test_evaluations import LOG
 from seedling.scrape.folder import SPLIT_FOLDERS, TEXT_SUFFIXES
-from seedling.scrape.packing import PACKED, pack_folder
+from seedling.scrape.packing import pack_folder
 from seedling.scrape.table import SUFFIXES
 from seedling.terminal.notices import state_once
 from seedling.versioning.dvc_yaml import render_dvc_yaml
 from seedling.versioning.git_identity import identity_environment
-from seedling.versioning.ledger import create_repository, renew_workspace_links
+from seedling.versioning.repository import create_repository, renew_workspace_links
+from seedling.workspace import (
+    DATA_POINTER,
+    DVC_FOLDER,
+    DVC_IGNORE,
+    DVC_YAML,
+    GATES_FILE,
+    GIT_ATTRIBUTES,
+    GIT_IGNORE,
+    NOT_COPIED,
+    PACKED,
+    PARAMS_FILE,
+    PREFECT_FILE,
+    README_FILE,
+    TEST_EVALUATIONS,
+    Workspace,
+)
 
 FOLDER = "{kind: folder, path: .}"
 BY_CLASS = FOLDER.replace("}", ", by_class: true}")
 MAY_BE_EMPTY = FOLDER.replace("}", ", may_be_empty: true}")
 MIN_PACKED_FILES = 10_000  # DVC checks each file of data/ in each command
 OWN_FILES = (
-    *(".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitattributes", ".gitignore", "README.md"),
-    *("data.dvc", "dvc.yaml", "gates.yaml", NOT_COPIED, "params.yaml", "prefect.yaml", LOG),
+    *(f"{DVC_FOLDER}/{GIT_IGNORE}", f"{DVC_FOLDER}/config", DVC_IGNORE, GIT_ATTRIBUTES, GIT_IGNORE, README_FILE),
+    *(DATA_POINTER, DVC_YAML, GATES_FILE, NOT_COPIED, PARAMS_FILE, PREFECT_FILE, TEST_EVALUATIONS),
 )
 HINTS = {
     CODE: " Read them, and use --with-code to copy them.",
@@ -149,8 +163,8 @@ class _Plan:
     def carry_out(self, folder: Path, name: str, findings: InitFindings, progress: Progress) -> None:
         """Create the folder and its files. name: of the workspace, which the folder gets at the end."""
         folder.mkdir(parents=True)
-        source_lines = self._fill_data(folder / "data", findings.left_out, progress)
-        write_ignored(folder / NOT_COPIED, sorted(findings.left_out))
+        source_lines = self._fill_data(Workspace(folder).data, findings.left_out, progress)
+        write_ignored(Workspace(folder).not_copied_file, sorted(findings.left_out))
         _write_files(folder, name, self.modality, source_lines, self.encoder)
         progress("track with DVC", 0, None)
         if self.source is not None:
@@ -200,7 +214,7 @@ def _preview(workspace: Path, source: Path) -> list[str]:
     try:
         return preview(workspace)
     except InputError as error:
-        raise InputError(for_command_line(str(error), workspace / "data", source)) from error
+        raise InputError(for_command_line(str(error), Workspace(workspace).data, source)) from error
 
 
 def _make_label_folders(data: Path) -> None:
@@ -213,7 +227,7 @@ def _make_label_folders(data: Path) -> None:
 def _check(folder: Path, source: Path | None) -> None:
     if shutil.which("git") is None:
         raise InputError("git is not installed: a workspace is a git repository. Install git, then run again.")
-    if (folder / "params.yaml").exists():
+    if Workspace(folder).params_file.exists():
         raise InputError(f"{folder} is a workspace already: `seedling run --workspace {folder}` runs it.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty: name a new folder.")
@@ -374,17 +388,18 @@ def _encoder(name: str | None, modality: Literal["image", "text"]) -> str:
 
 
 def _write_files(folder: Path, name: str, modality: str, source_lines: list[str], encoder: str) -> None:
+    paths = Workspace(folder)
     templates = files("seedling.init") / "workspace_files"
-    (folder / "dvc.yaml").write_text(render_dvc_yaml(), encoding="utf-8")
-    for file in ("gates.yaml", ".gitignore", ".gitattributes", "prefect.yaml", "README.md"):
+    paths.dvc_file.write_text(render_dvc_yaml(), encoding="utf-8")
+    for file in (GATES_FILE, GIT_IGNORE, GIT_ATTRIBUTES, PREFECT_FILE, README_FILE):
         template = templates.joinpath(f"{file.lstrip('.')}.template").read_text(encoding="utf-8")
-        title = _quoted(deployment_name(name)) if file == "prefect.yaml" else name
-        text = template.replace("NAME", title) if file in {"prefect.yaml", "README.md"} else template
+        title = _quoted(deployment_name(name)) if file == PREFECT_FILE else name
+        text = template.replace("NAME", title) if file in {PREFECT_FILE, README_FILE} else template
         (folder / file).write_text(text, encoding="utf-8")
-    (folder / LOG).touch()
-    params = templates.joinpath("params.yaml.template").read_text(encoding="utf-8")
+    paths.test_evaluations_file.touch()
+    params = templates.joinpath(f"{PARAMS_FILE}.template").read_text(encoding="utf-8")
     lines = "\n".join(f"    - {line}" for line in source_lines)
-    (folder / "params.yaml").write_text(
+    paths.params_file.write_text(
         params.replace("MODALITY", modality).replace("    - SOURCES", lines).replace("ENCODER", encoder),
         encoding="utf-8",
     )
@@ -399,7 +414,7 @@ def track(folder: Path) -> None:
     """Run git init, dvc init and dvc add data, and commit, with the user's name if git has one."""
     _git(folder, "init", "--quiet")
     create_repository(folder)
-    ignore = folder / ".dvc" / ".gitignore"
+    ignore = Workspace(folder).dvc_folder / GIT_IGNORE
     if not ignore.exists():  # DVC omits it if the user's own gitignore has the same names
         ignore.write_text("/config.local\n/tmp\n/cache\n", encoding="utf-8")
     _git(folder, "add", "--all")

@@ -21,6 +21,7 @@ from seedling.scrape.items import Item
 from seedling.scrape.label_values import MAYBE_NO_LABEL
 from seedling.scrape.table import Table
 from seedling.terminal.printable import printable
+from seedling.workspace import Workspace
 
 MAX_ROWS_SHOWN = 5
 MAX_CLASSES_SHOWN = 20
@@ -59,7 +60,7 @@ class DataPreview:
 
 def preview(workspace: Path) -> list[str]:
     """Return the lines to print. Raises InputError if a source cannot be read, or if no image of a table exists."""
-    params, data = load(workspace), workspace / "data"
+    params, data = load(workspace), Workspace(workspace).data
     counts = DataPreview()
     sources = params.scrape.sources
     tables = labels_by_file(sources, data, params.modality)

@@ -17,11 +17,11 @@ score.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from seedling.label_quality.prior import log_prior
+from seedling.records.evaluation import WrongTestLabelsRecord
+from seedling.records.intervals import EstimateRecord
 from seedling.stats.statistics import SMALLEST, Estimate, Floats, Ints, softmax
 
 NOISE_RATES = np.linspace(0.0, 0.5, 51)
@@ -33,7 +33,7 @@ MIN_ROWS = 30
 
 def label_errors(
     probabilities: Floats, truth: Ints, effective: float, confidence: float = 0.95
-) -> dict[str, Any] | None:
+) -> WrongTestLabelsRecord | None:
     """Estimate the share of wrong labels and the accuracy against the true classes, each with its credible interval.
 
     The intervals are valid if the model's probabilities are calibrated up to a temperature.
@@ -45,7 +45,7 @@ def label_errors(
         confidence: the probability inside each interval.
 
     Returns:
-        {"rate": the share of wrong labels, "accuracy": against the true classes}; None for fewer than `MIN_ROWS` rows.
+        The share of wrong labels and the accuracy against the true classes; None for fewer than `MIN_ROWS` rows.
     """
     rows, classes = probabilities.shape
     if rows < MIN_ROWS or classes < 2:
@@ -58,10 +58,10 @@ def label_errors(
     accuracies = accuracy.ravel()[drawn] + deviation.ravel()[drawn] * rng.normal(size=DRAWS)
     value = float((accuracy * weight).sum())
     low, high = (float(limit) for limit in np.quantile(np.clip(accuracies, 0.0, 1.0), tails))
-    return {
-        "rate": _weighted_estimate(np.broadcast_to(NOISE_RATES, weight.shape), weight, tails).rounded(),
-        "accuracy": Estimate(value, min(low, value), max(high, value)).rounded(),
-    }
+    return WrongTestLabelsRecord(
+        rate=EstimateRecord.of(_weighted_estimate(np.broadcast_to(NOISE_RATES, weight.shape), weight, tails)),
+        accuracy=EstimateRecord.of(Estimate(value, min(low, value), max(high, value))),
+    )
 
 
 def _evaluate_grid(probabilities: Floats, truth: Ints, effective: float) -> tuple[Floats, Floats, Floats]:

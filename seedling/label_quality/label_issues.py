@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.special import expit
 
 from seedling.features.classical import Inputs
+from seedling.features.sparsity import is_sparse
 from seedling.label_quality.noise_model import AveragedNoiseModel, NoiseMatrixFit, calibrated_log_probabilities
 from seedling.label_quality.out_of_fold import Learners
 from seedling.stats.statistics import SMALLEST, Estimate, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
@@ -168,7 +168,7 @@ def has_class_in_another_fold(labels: Ints, fold: Ints) -> NDArray[np.bool_]:
 
 
 def _check_inputs(inputs: Inputs, labels: Ints, fold: Ints, folds: NDArray[Any], weights: Floats) -> None:
-    values = inputs.features.data if sparse.issparse(inputs.features) else inputs.features
+    values = inputs.features.data if is_sparse(inputs.features) else inputs.features
     if len(folds) < 2:
         raise CannotEvaluateLabels("fewer than two folds hold labeled rows")
     if len(np.unique(labels)) < 2:
@@ -177,7 +177,7 @@ def _check_inputs(inputs: Inputs, labels: Ints, fold: Ints, folds: NDArray[Any],
         raise CannotEvaluateLabels("all labels outside one of the folds have weight 0")
     if not np.isfinite(values).all():
         raise CannotEvaluateLabels("some features are not finite numbers")
-    if not sparse.issparse(inputs.features) and not np.ptp(inputs.features, axis=0).any():
+    if not is_sparse(inputs.features) and not np.ptp(inputs.features, axis=0).any():
         raise CannotEvaluateLabels("all rows have the same features")
 
 

@@ -165,13 +165,13 @@ def _expectation_maximization(probabilities: Floats, labels: Ints, steps: int) -
     labels. probabilities: (n_rows, n_classes), rows sum to 1; labels: (n_rows,).
     """
     classes = probabilities.shape[1]
-    one_hot = sparse.csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)), shape=probabilities.shape)
+    cells = (labels[:, None] * classes + np.arange(classes)).ravel()  # (label, true class) of each value of a posterior
     diagonal = np.eye(classes, dtype=bool)
     noise_matrix = np.where(diagonal, 1 - MEAN_NOISE_RATE, MEAN_NOISE_RATE / max(1, classes - 1))
     for _ in range(steps):
         joint = probabilities * noise_matrix[:, labels].T
         posterior = joint / np.maximum(joint.sum(axis=1, keepdims=True), SMALLEST)
-        counts = np.asarray((one_hot.T @ posterior).T)
+        counts = np.bincount(cells, posterior.ravel(), classes * classes).reshape(classes, classes).T
         rows = counts.sum(axis=1)
         noise_rates = (rows - np.diag(counts) + PRIOR_ROWS * MEAN_NOISE_RATE) / (rows + PRIOR_ROWS)
         wrong_counts = np.where(diagonal, 0.0, counts + noise_rates[:, None] / max(1, classes - 1))

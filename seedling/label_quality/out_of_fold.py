@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from seedling.features.classical import Inputs
 from seedling.features.distances import blocks, cosine_distances
 from seedling.features.normalization import normalize_rows
+from seedling.features.sparsity import is_sparse
 from seedling.models.heads import Head
 from seedling.parallel.executor import in_threads
 from seedling.stats.statistics import SMALLEST, Floats, Ints
@@ -128,7 +128,7 @@ class Discriminant:
     @classmethod
     def of(cls, features: Any, fold: Ints) -> Discriminant | None:
         """None for sparse word counts, and for fewer than `MIN_ROWS_PER_DIMENSION` rows per dimension."""
-        if sparse.issparse(features) or len(features) < MIN_ROWS_PER_DIMENSION * features.shape[1]:
+        if is_sparse(features) or len(features) < MIN_ROWS_PER_DIMENSION * features.shape[1]:
             return None
         values = np.asarray(features, dtype=np.float64)
         return cls(values - values.mean(axis=0), fold)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from seedling.features.classical import Inputs
+from seedling.features.sparsity import is_sparse
 from seedling.models.model_arrays import check_arrays, check_classes
 from seedling.models.trees import (
     boosting_arrays,
@@ -134,7 +134,7 @@ class Head:
 
     def _estimator_input(self, inputs: Inputs) -> Any:
         """Return the features; dense for boosted trees, which do not accept sparse ones."""
-        if self.name == "boosted_trees" and sparse.issparse(inputs.features):
+        if self.name == "boosted_trees" and is_sparse(inputs.features):
             return inputs.features.toarray()
         return inputs.features
 

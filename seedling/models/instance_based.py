@@ -7,9 +7,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from seedling.features.classical import Inputs
+from seedling.features.sparsity import is_sparse
 from seedling.models.heads import ABSENT, ROWS_PER_BLOCK, hard_rows
 from seedling.models.model_arrays import check_arrays, check_classes
 from seedling.stats.statistics import SMALLEST, Floats
@@ -37,9 +39,9 @@ class KeptRows(ABC):
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
-        self.arrays: dict[str, Any] = {}
+        self.arrays: dict[str, NDArray[Any]] = {}
 
-    def restore(self, arrays: dict[str, Any]) -> None:
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Load arrays from a file. Raises ValueError if they are not the arrays of such a learner."""
         kinds = {"classes": ("i", 1)} if len(arrays.get("classes", ())) == 1 else ARRAYS_OF_KEPT_ROWS[self.name]
         row_kinds = {} if len(kinds) == 1 else DENSE_ROWS if "rows" in arrays else SPARSE_ROWS
@@ -57,7 +59,7 @@ class KeptRows(ABC):
 
     def keep(self, rows: Any) -> None:
         """Store the rows in the arrays."""
-        if sparse.issparse(rows):
+        if is_sparse(rows):
             csr_parts = {
                 "data": rows.data,
                 "indices": rows.indices,
@@ -132,7 +134,7 @@ class SupportVectorMachine(KeptRows):
         gamma: of the Gaussian kernel; 0 for the linear kernel.
         """
         coefficients = machine.dual_coef_
-        dense = coefficients.toarray() if sparse.issparse(coefficients) else coefficients
+        dense = coefficients.toarray() if is_sparse(coefficients) else coefficients
         self.arrays = {
             "classes": np.asarray(machine.classes_),
             "coefficients": np.ascontiguousarray(dense),
@@ -175,7 +177,7 @@ class SupportVectorMachine(KeptRows):
 
 def scale_gamma(features: Any) -> float:
     """1 / (n_features · variance), as scikit-learn's `scale`; 0, for the linear kernel, if the features are sparse."""
-    if sparse.issparse(features):
+    if is_sparse(features):
         return 0.0
     return 1 / (int(features.shape[1]) * (float(features.var(dtype=np.float64)) or 1.0))
 
@@ -277,4 +279,4 @@ class NearestNeighbors(KeptRows):
 def _unit_rows(features: Any) -> Any:
     from sklearn.preprocessing import normalize
 
-    return normalize(sparse.csr_matrix(features) if sparse.issparse(features) else features)
+    return normalize(sparse.csr_matrix(features) if is_sparse(features) else features)

@@ -17,6 +17,7 @@ from seedling.models.training import FitContext
 from seedling.progress import Progress, silent
 from seedling.records.model import ModelRecord
 from seedling.stats.statistics import SMALLEST, Floats, softmax
+from seedling.workspace import MODEL, half_folder
 
 
 def soft_vote(
@@ -68,7 +69,7 @@ def read_record(folder: Path) -> ModelRecord:
 
     Raises MissingGeneration if the file does not exist, DamagedFile if it is invalid.
     """
-    path = folder / "model.json"
+    path = folder / MODEL
     if not path.is_file():
         raise MissingGeneration(folder, f"train@{folder.name}")
     return ModelRecord.read(path)
@@ -87,7 +88,7 @@ def load_model(folder: Path, workspace: Path) -> TrainedModel:
         features=maker,
         members=[
             [
-                load_learner(member.learner, folder / f"half-{half}" / member.file, context)
+                load_learner(member.learner, folder / half_folder(half) / member.file, context)
                 for half in range(member.pool_halves)
             ]
             for member in record.members

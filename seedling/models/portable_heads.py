@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import nn
 
 from seedling.errors import InputError
+from seedling.features.sparsity import is_sparse
 from seedling.models.fine_tuned import FineTuned
 from seedling.models.heads import ABSENT, Head
 from seedling.models.instance_based import NEIGHBORS, NearestNeighbors, SupportVectorMachine
@@ -144,7 +146,7 @@ class Neighbors(nn.Module):
     def __init__(self, learner: NearestNeighbors) -> None:
         super().__init__()
         train_rows, labels = learner.kept, learner.arrays["labels"]
-        rows = train_rows.toarray() if sparse.issparse(train_rows) else train_rows
+        rows = train_rows.toarray() if is_sparse(train_rows) else train_rows
         self.n_neighbors = min(NEIGHBORS, len(rows))
         self.register_buffer("rows", torch.from_numpy(np.asarray(rows, np.float32).T.copy()))
         self.register_buffer("labels", torch.from_numpy(labels.astype(np.float32)))
@@ -170,7 +172,7 @@ class Trees(nn.Module):
     tree: torch.Tensor
     start: torch.Tensor
 
-    def __init__(self, arrays: Mapping[str, Any], classes: int) -> None:
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], classes: int) -> None:
         super().__init__()
         self.boosted = "baseline" in arrays
         starts, leaf = arrays["tree_start"], arrays["feature"] == LEAF

@@ -16,6 +16,7 @@ from seedling.media import images, texts
 from seedling.media.image_modes import Color, color_of
 from seedling.models.model import TrainedModel, load_model, read_record
 from seedling.records.decision import DecisionRecord
+from seedling.workspace import DECISION, MODEL, MODELS, Workspace
 
 ROWS_PER_BATCH = 512
 Payload = bytes | str
@@ -62,17 +63,17 @@ class Predictor:
 
         Raises MissingGeneration if nothing is trained yet, InputError if there is no such round.
         """
-        rounds = sorted(int(record.parent.name) for record in (workspace / "models").glob("[0-9]*/model.json"))
+        rounds = sorted(int(record.parent.name) for record in Workspace(workspace).models.glob(f"[0-9]*/{MODEL}"))
         if not rounds:
-            raise MissingGeneration("models", "train@0")
+            raise MissingGeneration(MODELS, "train@0")
         if round_number is None:
-            decision = DecisionRecord.read(workspace / "models" / str(rounds[-1]) / "decision.json")
+            decision = DecisionRecord.read(Workspace(workspace).model(rounds[-1]) / DECISION)
             round_number = decision.accepted_round
         if round_number not in rounds:
             raise InputError(
                 f"No model was trained in round {round_number}. Trained rounds: {', '.join(map(str, rounds))}."
             )
-        folder = workspace / "models" / str(round_number)
+        folder = Workspace(workspace).model(round_number)
         model = load_model(folder, workspace)
         max_megapixels = float(getattr(model.features, "max_megapixels", 64.0))
         return cls(model, read_record(folder).modality, round_number, max_megapixels, _background(workspace))
@@ -134,6 +135,6 @@ class Predictor:
 
 def _background(workspace: Path) -> Color | None:
     """Return the background that the training rows got. A folder of models without params.yaml has no setting."""
-    if not (workspace / "params.yaml").is_file():
+    if not Workspace(workspace).params_file.is_file():
         return None
     return color_of(load(workspace).scrape.transparent_background)

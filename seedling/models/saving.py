@@ -13,7 +13,6 @@ from seedling.errors import IncompleteGeneration
 from seedling.features.classical import FeatureMaker, ImageFeatures, Inputs, TextFeatures, make_vectorizers
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.features.feature_cache import feature_cache_folder
 from seedling.files.reading import read_json, reading
 from seedling.media.images import SMALL_SIDE
 from seedling.models.heads import Head
@@ -30,8 +29,8 @@ from seedling.records.features import (
     TextFeaturesRecord,
 )
 from seedling.stats.statistics import Floats
+from seedling.workspace import ARRAYS_SUFFIX, FEATURE_ARRAYS, FEATURES, LOG_SHARES_SUFFIX, Workspace
 
-ARRAYS = "features.safetensors"
 OLD_SUFFIX = ".skops"  # of the pickled-object archives of earlier versions
 
 
@@ -69,9 +68,9 @@ def save_learner(learner: Learner, path: Path) -> None:
     """Write `path` with the suffix .safetensors; the log shares of a logit-adjusted learner go to .shares.json."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(learner, Adjusted):
-        write_json(path.with_suffix(".shares.json"), learner.log_shares.tolist())
+        write_json(path.with_suffix(LOG_SHARES_SUFFIX), learner.log_shares.tolist())
         learner = learner.learner
-    file = path.with_suffix(".safetensors")
+    file = path.with_suffix(ARRAYS_SUFFIX)
     if isinstance(learner, Head | KeptRows):
         write_arrays(learner.arrays, file)
     else:
@@ -86,7 +85,7 @@ def load_learner(name: str, path: Path, context: FitContext) -> Learner:
 
     Raises IncompleteGeneration if the file is missing, DamagedFile if it is not the file of such a learner.
     """
-    file = path.with_suffix(".safetensors")
+    file = path.with_suffix(ARRAYS_SUFFIX)
     if not file.is_file():
         old_file = path.with_suffix(OLD_SUFFIX)
         if old_file.is_file():
@@ -98,7 +97,7 @@ def load_learner(name: str, path: Path, context: FitContext) -> Learner:
     learner = make_learner(name, context)
     with reading(file):
         _fill(learner, file)
-    adjusted = path.with_suffix(".shares.json")
+    adjusted = path.with_suffix(LOG_SHARES_SUFFIX)
     if not adjusted.is_file():
         return learner
     with reading(adjusted):
@@ -140,14 +139,14 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
 
     For an encoder, its name and key are written, not its weights; the LSA topics of words go to features.safetensors.
     """
-    path = folder / "features.json"
+    path = folder / FEATURES
     if isinstance(maker, TextFeatures):
         TextFeaturesRecord(**dict(terms_of(maker))).write(path)
     elif isinstance(maker, EncodedFeatures):
         from safetensors.numpy import save_file
 
         arrays = {"center": maker.center, "topics": maker.topics}
-        save_file({name: array for name, array in arrays.items() if array is not None}, folder / ARRAYS)
+        save_file({name: array for name, array in arrays.items() if array is not None}, folder / FEATURE_ARRAYS)
         EncodedFeaturesRecord(
             encoder=maker.handle.params,
             key=maker.key,
@@ -182,7 +181,7 @@ def load_features(folder: Path, modality: Modality, workspace: Path) -> FeatureM
 
     A relative path of an encoder is relative to the workspace.
     """
-    path = folder / "features.json"
+    path = folder / FEATURES
     content = read_json(path)
     with reading(path):
         if "encoder" in content:
@@ -194,7 +193,7 @@ def load_features(folder: Path, modality: Modality, workspace: Path) -> FeatureM
             (np.array(block.mean, np.float32), np.inf if block.scale is None else block.scale)
             for block in record.blocks
         ]
-        cache = feature_cache_folder(workspace)
+        cache = Workspace(workspace).feature_cache
         return ImageFeatures(record.side, record.max_megapixels, record.network_side, blocks, cache)
 
 
@@ -204,8 +203,8 @@ def _load_encoded_features(
     from safetensors.numpy import load_file
 
     words = _text_features(record.words) if record.words else None
-    with reading(folder / ARRAYS):
-        arrays = load_file(folder / ARRAYS)
+    with reading(folder / FEATURE_ARRAYS):
+        arrays = load_file(folder / FEATURE_ARRAYS)
     handle = EncoderHandle(record.encoder, modality, workspace)
     return EncodedFeatures(handle, record.max_megapixels, words=words, key=record.key, **arrays)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import expit
 
+from seedling.features.sparsity import is_sparse
 from seedling.stats.statistics import Floats
 
 LEAF = -1  # the feature index of a leaf
@@ -151,7 +152,7 @@ def boosting_probabilities(arrays: Arrays, features: Any) -> Floats:
 
 def _leaves(arrays: Arrays, features: Any, precision: type) -> Any:
     """Yield (slice, (n_rows, n_trees)) per block of rows: the leaf that each row reaches in each tree."""
-    if sparse.issparse(features):  # only the columns that some node uses
+    if is_sparse(features):  # only the columns that some node uses
         used_features = np.unique(arrays["feature"][arrays["feature"] != LEAF])
         column = np.searchsorted(used_features, arrays["feature"])
         columns = sparse.csr_matrix(features)[:, used_features]
@@ -160,7 +161,7 @@ def _leaves(arrays: Arrays, features: Any, precision: type) -> Any:
     rows_per_block = max(1, min(2_048, MAX_DENSE_VALUES // max(1, columns.shape[1])))
     for first in range(0, columns.shape[0], rows_per_block):
         block = columns[first : first + rows_per_block]
-        dense: NDArray[Any] = np.asarray(block.toarray() if sparse.issparse(block) else block, dtype=precision)
+        dense: NDArray[Any] = np.asarray(block.toarray() if is_sparse(block) else block, dtype=precision)
         yield slice(first, first + len(dense)), _traverse(arrays, column, dense)
 
 

@@ -24,6 +24,7 @@ from seedling.parallel.executor import Process, join
 from seedling.parallel.launcher import LAUNCH
 from seedling.pipeline import StageContext, find_stage
 from seedling.progress import silent
+from seedling.workspace import Workspace
 
 ERROR_DELAY_SECONDS = 10
 GATHER_TIMEOUT = timedelta(days=7)  # one process may have a much slower fold than another
@@ -45,7 +46,7 @@ def main(stage: str, output: Path, inputs: Path) -> None:
             context = StageContext(
                 params,
                 workspace,
-                inputs / "data",
+                Workspace(inputs).data,
                 output if leads else Path(discarded),
                 write_progress if leads else silent,
                 encoder_of(params, workspace),

@@ -16,9 +16,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from seedling.errors import InputError, SeedlingError
 from seedling.extras import require
@@ -27,6 +26,15 @@ from seedling.parallel.memory_limit import described_limit
 from seedling.progress import Progress
 
 LAUNCH = "SEEDLING_LAUNCH"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of the leading process: progress (what, done, total), an error, or that the stage is complete."""
+
+    progress: tuple[str, int, int | None] | None = None
+    error: str | None = None
+    done: bool = False
 
 
 def run_by_launcher(
@@ -46,7 +54,7 @@ def run_by_launcher(
         str(output),
         str(inputs or workspace),
     ]
-    result: dict[str, Any] = {}
+    last = Message()
     # Models use one thread anyway; without the variable, launchers print a long warning.
     environment = {"OMP_NUM_THREADS": "1"} | os.environ | SAFE_PATH
     with subprocess.Popen(  # noqa: S603  (the user's command)
@@ -57,30 +65,30 @@ def run_by_launcher(
                 message = _message(line)
                 if message is None:
                     sys.stderr.write(line)
-                elif "progress" in message:
-                    progress(*message["progress"])
+                elif message.progress is not None:
+                    progress(*message.progress)
                 else:
-                    result |= message
-                if "error" in result:
+                    last = message
+                if last.error is not None:
                     break
         except BaseException:
             process.terminate()
             raise
-        if "error" in result:
+        if last.error is not None:
             process.terminate()  # other processes may wait for the one that failed
-    _check_result(result, launch, process.returncode)
+    _check_end(last, launch, process.returncode)
 
 
-def _check_result(result: Mapping[str, Any], launch: str, exit_code: int) -> None:
-    """Raises SeedlingError if the stage failed or did not end. result: the messages of the leading process, by name."""
-    if "error" in result:
-        raise SeedlingError(result["error"])
-    if "done" not in result and exit_code in {-signal.SIGKILL, 128 + signal.SIGKILL}:
+def _check_end(last: Message, launch: str, exit_code: int) -> None:
+    """Raises SeedlingError if the stage failed or is not complete. last: the last message but progress."""
+    if last.error is not None:
+        raise SeedlingError(last.error)
+    if not last.done and exit_code in {-signal.SIGKILL, 128 + signal.SIGKILL}:
         raise SeedlingError(
             f"'{launch}' was killed, most likely out of memory ({described_limit()}): start fewer processes, close "
             "other programs, or use fewer rows (docs/requirements.md)."
         )
-    if "done" not in result:
+    if not last.done:
         raise SeedlingError(
             f"'{launch}' ended with exit code {exit_code} before the stage was complete: its output is above."
         )
@@ -102,10 +110,13 @@ def _program(launch: str) -> list[str]:
     return [str(Path(program).absolute()), *arguments]
 
 
-def _message(line: str) -> dict[str, Any] | None:
+def _message(line: str) -> Message | None:
     """Parses a message of the leading process; None for another line. A launcher may have put a prefix before it."""
     try:
         message = json.loads(line[line.index("{") :])
     except ValueError:
         return None
-    return message if isinstance(message, dict) and message.keys() & {"progress", "error", "done"} else None
+    if not (isinstance(message, dict) and message.keys() & {"progress", "error", "done"}):
+        return None
+    progress = message.get("progress")
+    return Message(None if progress is None else tuple(progress), message.get("error"), "done" in message)

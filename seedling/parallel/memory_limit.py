@@ -14,6 +14,7 @@ from typing import Literal
 import psutil
 
 from seedling.errors import SeedlingError
+from seedling.workspace import Workspace
 
 GIB = 2**30
 CGROUPS = Path("/sys/fs/cgroup")
@@ -89,14 +90,16 @@ def expected_rows(workspace: Path) -> int:
     """Estimates the rows of a run: max(rows collected by the last run, files and packed rows in data/)."""
     import pyarrow.parquet as pq
 
-    from seedling.files.reading import read_json, reading
+    from seedling.files.reading import reading
+    from seedling.records.manifest import read_manifest_if_any
 
     counts = [0]
-    with contextlib.suppress(SeedlingError, OSError, KeyError, TypeError):
-        counts.append(int(read_json(workspace / "generations" / "scrape" / "manifest.json")["rows"]["in"]))
-    data = workspace / "data"
+    with contextlib.suppress(SeedlingError, OSError):
+        collected = read_manifest_if_any(Workspace(workspace).generation("scrape"))
+        counts += [] if collected is None else [collected.rows.rows_in]
+    data = Workspace(workspace).data
     files = sum(len(names) for _, _, names in os.walk(data))
-    for part in (data / "packed").glob("*.parquet"):
+    for part in Workspace(workspace).packed_data.glob("*.parquet"):
         with contextlib.suppress(SeedlingError, OSError), reading(part):
             files += pq.read_metadata(part).num_rows - 1  # the part itself was counted as a file
     return max(*counts, files)

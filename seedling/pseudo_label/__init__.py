@@ -29,10 +29,13 @@ from seedling.pseudo_label.filters import FILTERS, FilterInput, FilterResult, co
 from seedling.pseudo_label.queue import write_queue
 from seedling.pseudo_label.teacher import PseudoLabels, TeacherPredictions, read_teacher_predictions, refine
 from seedling.records.decision import DecisionRecord
+from seedling.records.intervals import EstimateRecord
+from seedling.records.stage_notes import ClassPrecision, PseudoLabelAudit, PseudoLabelNotes
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, wilson
+from seedling.workspace import DECISION, QUEUE
 
-COLUMNS = [
+COLUMNS: list[pa.Field[Any]] = [
     pa.field("pseudo_label_by_fold", pa.list_(pa.int16())),
     pa.field("pseudo_weight_by_fold", pa.list_(pa.float32())),
     pa.field("half", pa.int8()),
@@ -41,7 +44,6 @@ COLUMNS = [
     pa.field("neighbor_agreement", pa.bool_()),
     pa.field("dropout_std", pa.float32()),
 ]
-QUEUE = "queue.csv"
 BEYOND_POOL_ROWS = "beyond_pool_rows"  # reason code
 MAX_DIFFICULTY_WEIGHT = 3.0  # times the weight of a row of an average class
 MAX_GRAPH_ROWS = 20_000  # beyond, the neighbor graph costs more than it gains and the teacher is used alone
@@ -76,11 +78,11 @@ def pseudo_label(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     Pool rows beyond `train.pool_rows` have no predictions and are rejected as `beyond_pool_rows`. queue.csv lists the
     rows whose labels by a human would help most.
     """
-    stage, classes = f"pseudo_label@{round_number}", read_manifest(validated)["classes"]
-    stopped = DecisionRecord.read(teacher / "decision.json").stop or round_number > rounds
+    stage, classes = f"pseudo_label@{round_number}", list(read_manifest(validated).classes)
+    stopped = DecisionRecord.read(teacher / DECISION).stop or round_number > rounds
     with GenerationWriter(output, stage=stage, modality=config.modality, images=False, extra=COLUMNS) as writer:
         if stopped:
-            writer.close(rows_in=0, classes=classes, skipped=True)
+            writer.close(rows_in=0, classes=classes, notes=PseudoLabelNotes(skipped=True))
             return
         predictions = read_teacher_predictions(teacher, validated, classes)
         progress("label the pool", 0, len(predictions.pool_ids))
@@ -102,7 +104,8 @@ def pseudo_label(  # noqa: PLR0913  (the inputs of a stage, each by its name)
             writer.reject(row, BEYOND_POOL_ROWS)
             n_beyond += 1
         progress("label the pool", len(rows), len(rows))
-        writer.close(rows_in=len(rows) + n_beyond, classes=classes, audit=audit(labels, name, table, classes))
+        notes = PseudoLabelNotes(audit=audit(labels, name, table, classes))
+        writer.close(rows_in=len(rows) + n_beyond, classes=classes, notes=notes)
 
 
 def _features(predictions: TeacherPredictions, maker: FeatureMaker, collected: Path, params: PseudoLabelParams) -> Any:
@@ -134,7 +137,7 @@ def choose_filter(
     return np.stack([FILTERS[name](pool, params.threshold) for pool in pools]), name, table
 
 
-def audit(labels: PseudoLabels, name: str, table: list[FilterResult], classes: list[str]) -> dict[str, Any]:
+def audit(labels: PseudoLabels, name: str, table: list[FilterResult], classes: list[str]) -> PseudoLabelAudit:
     """The expected precision of the kept pseudo-labels, in total and per class, and the results of the other filters.
 
     It is measured on held-out labeled rows that are treated like the pool.
@@ -145,17 +148,18 @@ def audit(labels: PseudoLabels, name: str, table: list[FilterResult], classes: l
     for index, label in enumerate(classes):
         rows = predicted == index
         n_correct, n_rows = int((labels.truth[rows] == index).sum()), int(rows.sum())
-        by_class[label] = {"rows": n_rows, "precision": wilson(n_correct, n_rows).rounded() if n_rows else None}
-    return {
-        "temperature": labels.temperature,
-        "teacher_weight": labels.teacher_weight,
-        "rows": len(labels.truth),
-        "filter": name,
-        "kept": chosen.kept,
-        "precision": None if chosen.precision is None else chosen.precision.rounded(),
-        "classes": by_class,
-        "filters": [result.as_json() for result in table],
-    }
+        precision = EstimateRecord.of(wilson(n_correct, n_rows)) if n_rows else None
+        by_class[label] = ClassPrecision(rows=n_rows, precision=precision)
+    return PseudoLabelAudit(
+        temperature=labels.temperature,
+        teacher_weight=labels.teacher_weight,
+        rows=len(labels.truth),
+        filter=name,
+        kept=chosen.kept,
+        precision=None if chosen.precision is None else EstimateRecord.of(chosen.precision),
+        classes=by_class,
+        filters=tuple(result.record() for result in table),
+    )
 
 
 def difficulty_weights(probabilities: Floats, strength: float) -> Floats:
@@ -208,6 +212,7 @@ def _rows(
         "half": predictions.half,
         **_confidence_columns(labels),
     }
+    pool_row: Any  # a named tuple of the columns
     for index, pool_row in enumerate(rows.itertuples(index=False)):
         row = Row(
             id=pool_row.id,

@@ -11,13 +11,14 @@ share.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seedling.records.intervals import EstimateRecord
+from seedling.records.stage_notes import FilterTrial
 from seedling.stats.statistics import Estimate, Floats, Ints, wilson
 
 Mask = NDArray[np.bool_]
@@ -131,11 +132,15 @@ class FilterResult:
     gain: float
     probability_better: float  # than `all`
 
-    def as_json(self) -> dict[str, Any]:
+    def record(self) -> FilterTrial:
         """The entry in the manifest."""
-        entry = asdict(self)
-        entry["precision"] = None if self.precision is None else self.precision.rounded()
-        return entry | {"gain": round(self.gain, 6), "probability_better": round(self.probability_better, 6)}
+        return FilterTrial(
+            filter=self.filter,
+            kept=self.kept,
+            precision=None if self.precision is None else EstimateRecord.of(self.precision),
+            gain=round(self.gain, 6),
+            probability_better=round(self.probability_better, 6),
+        )
 
 
 def expected_gain(kept: Mask, correct: Mask, confidence: Floats, classes: int) -> float:

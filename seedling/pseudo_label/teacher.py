@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ from seedling.parallel.executor import in_threads
 from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import SMALLEST, Floats, Ints, fit_temperature, log_loss_of_rows, softmax
+from seedling.workspace import OUT_OF_FOLD, POOL_PREDICTIONS
 
 NO_FOLD = -1  # of a labeled row that every model has seen
 TEACHER_WEIGHTS = (0.1, 0.01, 0.001, 1e-5)  # weight of a teacher's prediction relative to a label; the first is default
@@ -58,19 +60,20 @@ class TeacherPredictions:
 
 def read_teacher_predictions(teacher: Path, validated: Path, classes: list[str]) -> TeacherPredictions:
     """Read the teacher's predictions into arrays. teacher: the folder `models/<round>`."""
-    labeled = read_frame(teacher / "out_of_fold.parquet")
+    labeled = read_frame(teacher / OUT_OF_FOLD)
     labeled = labeled[labeled["split"] == "train"]
     weight = read(validated, ["id", "weight"], splits=["train"]).drop_duplicates("id").set_index("id")["weight"]
-    with reading(teacher / "pool_predictions.parquet"):
-        pool = pq.read_table(teacher / "pool_predictions.parquet")
-    fold = labeled["fold"].astype("float64").fillna(NO_FOLD).to_numpy(dtype=np.int64)
+    with reading(teacher / POOL_PREDICTIONS):
+        pool = pq.read_table(teacher / POOL_PREDICTIONS)
+    fold = np.asarray(labeled["fold"].astype("float64").fillna(NO_FOLD), dtype=np.int64)
+    pool_ids: list[Any] = pool["id"].to_pylist()
     folds = sorted(set(fold.tolist()) - {NO_FOLD})
     shape = (len(pool), len(folds) + 1, len(classes))
     return TeacherPredictions(
         labeled_ids=labeled["id"].tolist(),
-        pool_ids=pool["id"].to_pylist(),
+        pool_ids=pool_ids,
         half=pool["half"].to_numpy().astype(np.int64),
-        labeled=np.stack(labeled["probabilities"].to_numpy()).astype(np.float64),
+        labeled=np.stack(labeled["probabilities"].tolist()).astype(np.float64),
         pool=_flat(pool["probabilities"]).astype(np.float64).reshape(shape).transpose(1, 0, 2),
         fold=fold,
         folds=folds,
@@ -78,15 +81,15 @@ def read_teacher_predictions(teacher: Path, validated: Path, classes: list[str])
         weights=weight.loc[labeled["id"]].to_numpy(dtype=np.float64),
         human=(labeled["label_source"] == "human").to_numpy(),
         repaired=(labeled["label_source"] == "repaired").to_numpy(),
-        label_weights=np.stack(labeled["label_weight_by_fold"].to_numpy()).astype(np.float64).T,
+        label_weights=np.stack(labeled["label_weight_by_fold"].tolist()).astype(np.float64).T,
         labeled_std=labeled["dropout_std"].to_numpy(dtype=np.float64),
         pool_std=_flat(pool["dropout_std"]).astype(np.float64).reshape(shape[:2]).T,
     )
 
 
-def _flat(column: pa.ChunkedArray) -> NDArray[np.float32]:
+def _flat(column: pa.ChunkedArray[Any]) -> NDArray[np.float32]:
     """The concatenated values of a column of lists."""
-    return np.asarray(column.combine_chunks().flatten().to_numpy(), dtype=np.float32)
+    return np.asarray(pc.list_flatten(column).to_numpy(), dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
 
 from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.records.record import Record, RecordPart
 
 BarKind = Literal["added", "left_out", "on_top"]
+
+
+def _current_kind(kind: object) -> object:
+    """Read the spelling of files without a version."""
+    return "left_out" if kind == "left out" else kind
 
 
 class BarRecord(RecordPart):
@@ -18,7 +25,7 @@ class BarRecord(RecordPart):
     """
 
     step: str
-    kind: BarKind
+    kind: Annotated[BarKind, BeforeValidator(_current_kind)]
     rows: int
     before: float
     after: float

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seedling.files.reading import read_json
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import ValidateNotes
+from seedling.workspace import Workspace
 
 
 def next_action(workspace: Path) -> str:
     """Name the page to open next: the data page if labels are likely wrong, else the report."""
-    reports = workspace / "reports"
-    manifest_path = workspace / "generations" / "validate" / "manifest.json"
-    manifest = read_json(manifest_path) if manifest_path.is_file() else {}
-    flagged = ((manifest.get("notes") or {}).get("label_issues") or {}).get("flagged", 0)
+    label_issues = read_notes(Workspace(workspace).generation("validate"), ValidateNotes).estimated_issues
+    flagged = 0 if label_issues is None else label_issues.flagged
     if not flagged:
-        return f"Next: open {reports / 'report.html'}, which lists what would improve the model most."
+        return f"Next: open {Workspace(workspace).report_page}, which lists what would improve the model most."
     errors = "1 likely label error" if flagged == 1 else f"{flagged:,} likely label errors"
-    return f"Next: open the report, then check {errors}, each with a suggested label: {reports / 'data.html'}"
+    return f"Next: open the report, then check {errors}, each with a suggested label: {Workspace(workspace).data_page}"

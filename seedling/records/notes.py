@@ -9,9 +9,10 @@ from typing import Any
 from seedling.config.params import MAX_ROUNDS
 from seedling.records.candidates import CandidatesRecord
 from seedling.records.decision import DecisionRecord
+from seedling.records.gate import Check
 from seedling.records.intervals import DifferenceRecord
+from seedling.workspace import CANDIDATES, DECISION
 
-CANDIDATES, DECISION = "candidates.json", "decision.json"
 REASON_WORDS = {  # what to do about a reason for rejection; other reasons explain themselves
     "no_label": "no label (held-out rows need one; leave their split empty to move them to the pool)",
 }
@@ -76,15 +77,14 @@ def skipped_rounds_note(first_skipped: int, reason: str) -> str:
     return f"{reason}; {rounds} skipped"
 
 
-def warning_sentence(check: Mapping[str, Any]) -> str:
+def warning_sentence(check: Check) -> str:
     """A failed check in words, as in `share of right predictions 0.487, gates.yaml expects at least 0.5`."""
-    arguments, observed = check["arguments"], str(check["observed"])
-    column = arguments.get("column")
-    if check["expectation"] == "expect_column_mean_to_be_between":
-        subject = SUBJECT_OF_COLUMN.get(str(column), f"mean of {column}")
+    arguments, observed, column = check.arguments, check.observed, check.column
+    if check.expectation == "expect_column_mean_to_be_between":
+        subject = SUBJECT_OF_COLUMN.get(column or "", f"mean of {column}")
         return f"{subject} {_rounded(observed)}, gates.yaml expects {_range(arguments)}"
     limits = ", ".join(f"{name}={value}" for name, value in arguments.items() if name != "column" and value is not None)
-    subject = check["expectation"] + (f" ({column})" if column else "")
+    subject = check.expectation + (f" ({column})" if column else "")
     return f"{subject}: {observed}" + (f"; gates.yaml expects {limits}" if limits else "")
 
 

@@ -9,10 +9,12 @@ is e (1 - factor^-b).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from seedling.records.evaluation import ExtrapolatedCurveRecord
+from seedling.records.intervals import EstimateRecord
+from seedling.records.run_records import RunRecord
 from seedling.stats.statistics import Estimate
 
 DOUBLED = 2  # times as many labels, in the learning curve
@@ -54,68 +56,55 @@ class PredictedGain:
         return self.measured.low <= self.expected.high and self.expected.low <= self.measured.high
 
 
-def predicted_gain(runs: Sequence[Mapping[str, Any]]) -> PredictedGain | None:
+def predicted_gain(runs: Sequence[RunRecord]) -> PredictedGain | None:
     """Compares the last run of these records with the one before; None if nothing was expected of the new labels.
 
     None also unless both were evaluated on the same test split: accuracies on different rows cannot be compared.
     """
-    evaluated = [run for run in runs if run.get("metrics")]
+    evaluated = [(run, run.metrics) for run in runs if run.metrics]
     if len(evaluated) < 2:
         return None
-    old, new = evaluated[-2], evaluated[-1]
-    before, after = _accuracy(old["metrics"]), _accuracy(new["metrics"])
-    curve, labels = old["metrics"].get("learning_curve"), _labels(new["metrics"])
-    digests = [run["metrics"].get("test_digest") for run in (old, new)]
-    if digests[0] is None or digests[0] != digests[1] or not (before and after and curve):
+    (old_run, old), (new_run, new) = evaluated[-2:]
+    curve, labels = old.learning_curve, new.learning_curve.labels if new.learning_curve else None
+    if old.test_digest is None or old.test_digest != new.test_digest or not (old.metrics and new.metrics and curve):
         return None
-    if labels is None or labels < int(curve["labels"]):
+    if labels is None or labels < curve.labels:
         return None
-    new_labels, fixed = labels - int(curve["labels"]), 0.0
-    factor = labels / int(curve["labels"])
+    before, after = old.metrics.accuracy, new.metrics.accuracy
+    new_labels, fixed, factor = labels - curve.labels, 0.0, labels / curve.labels
     if new_labels == 0:
-        fixed, factor = _fixed_labels(old, new, labels)
+        fixed, factor = _fixed_labels(old_run, new_run, labels)
     expected = _expected_gain(before, curve, factor)
     if expected is None or expected.value < MIN_GAIN:
         return None
-    return PredictedGain(str(old["name"]), new_labels, round(fixed), expected, _difference(before, after))
+    return PredictedGain(old_run.name, new_labels, round(fixed), expected, _difference(before, after))
 
 
-def _accuracy(metrics: Mapping[str, Any]) -> Estimate | None:
-    evaluation = metrics.get("test") or metrics.get("cross_validation")
-    return Estimate(**evaluation["accuracy"]) if evaluation else None
-
-
-def _labels(metrics: Mapping[str, Any]) -> int | None:
-    curve = metrics.get("learning_curve")
-    return int(curve["labels"]) if curve else None
-
-
-def _fixed_labels(old: Mapping[str, Any], new: Mapping[str, Any], labels: int) -> tuple[float, float]:
+def _fixed_labels(old: RunRecord, new: RunRecord, labels: int) -> tuple[float, float]:
     """The estimated number of wrong labels that were fixed in changed data, and the factor that this is worth."""
-    issues = [run.get("label_issues") or {} for run in (old, new)]
-    digests = [(run.get("inputs") or {}).get("data_digest") for run in (old, new)]
-    if digests[0] == digests[1] or not all("expected" in entry for entry in issues):
+    digests = [run.inputs and run.inputs.data_digest for run in (old, new)]
+    if digests[0] == digests[1] or not (old.label_issues and new.label_issues):
         return 0.0, 1.0
-    wrong = [float(entry["expected"]) for entry in issues]
+    wrong = old.label_issues.expected, new.label_issues.expected
     if wrong[0] - wrong[1] < MIN_FIXED_LABELS:
         return 0.0, 1.0
     return wrong[0] - wrong[1], ((labels - wrong[1]) / max(labels - wrong[0], 1.0)) ** 2
 
 
-def _expected_gain(before: Estimate, curve: Mapping[str, Any], factor: float) -> Estimate | None:
+def _expected_gain(before: EstimateRecord, curve: ExtrapolatedCurveRecord, factor: float) -> Estimate | None:
     """The gain from `factor` times as many labels. See the module's docstring."""
-    doubled = next((entry["accuracy"] for entry in curve["expected"] if entry["times"] == DOUBLED), None)
+    doubled = next((expected.accuracy for expected in curve.expected if expected.times == DOUBLED), None)
     error = 1 - before.value
     if doubled is None or error <= 0:
         return None
     gains = []
-    for end in ("value", "low", "high"):
-        remaining = min(1.0, max((1 - doubled[end]) / error, 1e-9))
+    for accuracy in (doubled.value, doubled.low, doubled.high):
+        remaining = min(1.0, max((1 - accuracy) / error, 1e-9))
         gains.append(error * (1 - factor ** math.log2(remaining)))
     return Estimate(*gains)
 
 
-def _difference(before: Estimate, after: Estimate) -> Estimate:
+def _difference(before: EstimateRecord, after: EstimateRecord) -> Estimate:
     """The change of a share, with Newcombe's interval from the two intervals.
 
     It treats the two as independent. On the same rows they are not, so the interval is too wide rather than too narrow.

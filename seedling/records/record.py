@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from seedling.dataset.generation import write_json
 from seedling.files.reading import reading
+from seedling.files.writing import write_json
 
 
 class RecordPart(BaseModel):

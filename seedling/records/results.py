@@ -6,59 +6,46 @@ Read by the report, the cards, `seedling status`, `seedling compare` and the run
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from seedling.files.reading import reading
+from seedling.records.evaluation import EvaluationRecord, EvaluationSummary
+from seedling.workspace import EVALUATION, METRICS
 
-EVALUATION = "evaluation.json"  # in reports/: every number, with its interval
-METRICS = "metrics.json"  # in reports/: at most a dozen numbers, a column each in `dvc exp show`
-HEADLINE_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "calibration_error")
+MARK = "cross_validation"  # a key of all results, in every version
 
 
-def read_evaluation(reports: Path) -> dict[str, Any] | None:
-    """The results in the folder reports/; None if nothing was evaluated yet.
+def read_evaluation(reports: Path) -> EvaluationRecord | None:
+    """All results in the folder reports/; None if nothing was evaluated yet.
 
-    Raises DamagedFile if the file is truncated.
+    Raises DamagedFile if the file is truncated, or of another version.
     """
-    contents = {name: path.read_bytes() for name in (EVALUATION, METRICS) if (path := reports / name).is_file()}
-    with reading(reports / (EVALUATION if EVALUATION in contents else METRICS)):
-        return parse_evaluation(contents.get(EVALUATION), contents.get(METRICS))
+    contents = _contents(reports)
+    with reading(reports / next(iter(contents), EVALUATION)):
+        content = _with_results(*contents.values())
+        return None if content is None else EvaluationRecord.parse(content)
 
 
-def parse_evaluation(evaluation: bytes | None, metrics: bytes | None) -> dict[str, Any] | None:
-    """The results from the contents of evaluation.json and metrics.json; None if neither contains them.
+def read_evaluation_summary(reports: Path) -> EvaluationSummary | None:
+    """The results in the folder reports/ that all versions have; None if nothing was evaluated yet.
 
-    Before evaluation.json existed, metrics.json contained all results; such files are still read.
+    Raises DamagedFile if the file is truncated, or of a later version.
     """
-    for content in (evaluation, metrics):
-        if content is not None:
-            results: dict[str, Any] = json.loads(content)
-            if "cross_validation" in results:
-                return results
-    return None
+    contents = _contents(reports)
+    with reading(reports / next(iter(contents), EVALUATION)):
+        return parse_evaluation_summary(*contents.values())
 
 
-def headline_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """At most twelve numbers, from the test split if there is one, otherwise from cross-validation.
+def parse_evaluation_summary(*contents: bytes | None) -> EvaluationSummary | None:
+    """The results that all versions have, from the contents of evaluation.json and metrics.json."""
+    content = _with_results(*contents)
+    return None if content is None else EvaluationSummary.parse(content)
 
-    `test_rows` is 0 if the numbers are from cross-validation.
-    """
-    metrics = evaluation["test"] or evaluation["cross_validation"] or {}
-    columns: dict[str, float] = {
-        name: metrics[name]["value"] for name in HEADLINE_METRICS if metrics.get(name) is not None
-    }
-    if evaluation["cross_validation"]:
-        columns["cross_validated_accuracy"] = evaluation["cross_validation"]["accuracy"]["value"]
-    coverage, selective_accuracy = (
-        evaluation["selective_prediction"]["coverage"],
-        evaluation["selective_prediction"]["accuracy"],
-    )
-    if coverage:
-        columns["coverage"] = coverage["value"]
-    if selective_accuracy:
-        columns["selective_accuracy"] = selective_accuracy["value"]
-    columns["test_rows"] = evaluation["test"]["rows"] if evaluation["test"] else 0
-    columns["accepted_round"] = evaluation["accepted_round"]
-    return columns
+
+def _contents(reports: Path) -> dict[str, bytes]:
+    return {name: path.read_bytes() for name in (EVALUATION, METRICS) if (path := reports / name).is_file()}
+
+
+def _with_results(*contents: bytes | None) -> bytes | None:
+    """The first content with all results. Before evaluation.json existed, metrics.json contained them."""
+    return next((content for content in contents if content is not None and MARK in json.loads(content)), None)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from seedling.pipeline import stage_kinds
-from seedling.records.run_records import read_run_records
+from seedling.records.evaluation import EvaluatedSplit
+from seedling.records.intervals import EstimateRecord
+from seedling.records.run_records import RunRecord, StageRunRecord, read_run_records
 
 
 @dataclass(frozen=True)
 class RunPoint:
     """One run as a point of the trend.
 
-    accuracy, log_loss: {value, low, high}, None if nothing was held out; evaluated_on: `test` or `cross_validation`;
+    accuracy, log_loss: None if nothing was held out; evaluated_on: the split of these metrics;
     label_issues: flagged labels, None if not recorded; seconds: by stage, of the stages that were run.
     """
 
@@ -25,10 +25,10 @@ class RunPoint:
     ended: str
     what_changed: str
     outcome: str
-    evaluated_on: str
+    evaluated_on: EvaluatedSplit
     test_digest: str | None
-    accuracy: Mapping[str, float] | None
-    log_loss: Mapping[str, float] | None
+    accuracy: EstimateRecord | None
+    log_loss: EstimateRecord | None
     evaluation_rows: int
     rows: int | None
     labeled_rows: int | None
@@ -49,48 +49,37 @@ class RunPoint:
 
 def run_points(workspace: Path) -> list[RunPoint]:
     """The finished runs of the workspace, the oldest first; unreadable records are left out."""
-    points = []
-    for record in read_run_records(workspace):
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
-            points.append(point_of(record))
-    return points
+    return [point_of(record) for record in read_run_records(workspace)]
 
 
-def point_of(record: Mapping[str, Any]) -> RunPoint:
-    """The point of one run's record. Raises KeyError or TypeError if it is not a record."""
-    metrics = record.get("metrics") or {}
-    evaluated_on = "test" if metrics.get("test") else "cross_validation"
-    evaluation = metrics.get(evaluated_on) or {}
-    issues = record.get("label_issues") or {}
+def point_of(record: RunRecord) -> RunPoint:
+    """The point of one run's record."""
+    results, issues = record.metrics, record.label_issues
+    metrics = results.metrics if results else None
     return RunPoint(
-        name=record["name"],
-        ended=record["ended"],
-        what_changed=record.get("what_changed") or "",
-        outcome=record.get("outcome") or "",
-        evaluated_on=evaluated_on,
-        test_digest=metrics.get("test_digest"),
-        accuracy=evaluation.get("accuracy"),
-        log_loss=evaluation.get("log_loss"),
-        evaluation_rows=int(evaluation.get("rows") or 0),
-        rows=_rows_kept(metrics),
-        labeled_rows=record.get("labeled_rows"),
-        label_issues=issues.get("flagged"),
-        expected_label_errors=issues.get("expected"),
-        seconds=_seconds_by_kind(record.get("stages") or ()),
+        name=record.name,
+        ended=record.ended,
+        what_changed=record.what_changed or "",
+        outcome=record.outcome or "",
+        evaluated_on=results.split if results else "cross_validation",
+        test_digest=results.test_digest if results else None,
+        accuracy=metrics.accuracy if metrics else None,
+        log_loss=metrics.log_loss if metrics else None,
+        evaluation_rows=(metrics.rows or 0) if metrics else 0,
+        rows=results.kept("validate") if results else None,
+        labeled_rows=record.labeled_rows,
+        label_issues=issues.flagged if issues else None,
+        expected_label_errors=issues.expected if issues else None,
+        seconds=_seconds_by_kind(record.stages),
     )
 
 
-def _rows_kept(metrics: Mapping[str, Any]) -> int | None:
-    kept = ((metrics.get("rows") or {}).get("validate") or {}).get("kept")
-    return None if kept is None else int(kept)
-
-
-def _seconds_by_kind(stages: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _seconds_by_kind(stages: Sequence[StageRunRecord]) -> dict[str, float]:
     seconds = dict.fromkeys(stage_kinds(), 0.0)
     for stage in stages:
-        kind = str(stage["stage"]).partition("@")[0]
-        if stage["how"] != "unchanged":
-            seconds[kind] = seconds.get(kind, 0.0) + float(stage["seconds"])
+        kind = stage.stage.partition("@")[0]
+        if stage.how != "unchanged":
+            seconds[kind] = seconds.get(kind, 0.0) + stage.seconds
     return seconds
 
 

@@ -2,83 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from seedling.files.ignored_files import IGNORED, ignored_phrase
-from seedling.files.reading import read_json
+from seedling.files.ignored_files import ignored_phrase
+from seedling.records.evaluation import EvaluationSummary
+from seedling.records.gate import Check
+from seedling.records.manifest import Manifest, RowCounts, read_manifest_if_any
 from seedling.records.notes import round_note
-from seedling.records.results import read_evaluation
+from seedling.records.results import read_evaluation_summary
+from seedling.records.stage_notes import LabelIssueEstimate, NotEstimated, ScrapeNotes, ValidateNotes
+from seedling.workspace import IGNORED
 
 if TYPE_CHECKING:
     from seedling.pipeline import Stage
 
 
-def summary(stage: Stage, workspace: Path) -> dict[str, Any]:
-    """Summary of a stage's output: rows in, kept and rejected, reasons, checks, a note, and whether it was skipped."""
+@dataclass(frozen=True)
+class StageSummary:
+    """A stage's output in short.
+
+    rows: None for a stage without rows of its own; reasons: reason → rejected rows; checks: of its gate; note: its
+    remarkable facts; is_skipped: whether the loop had stopped before it.
+    """
+
+    rows: RowCounts | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    checks: Sequence[Check] = ()
+    note: str = ""
+    is_skipped: bool = False
+
+
+def summary(stage: Stage, workspace: Path) -> StageSummary:
+    """Summary of a stage's output."""
     from seedling.gates.checking import read_checks
 
     folder = workspace / stage.output
     checks = read_checks(workspace, stage.name, folder)
     if stage.kind == "train":
         note = round_note(folder)
-        return {"checks": checks, "note": note, "is_skipped": note.startswith("skipped")}
+        return StageSummary(checks=checks, note=note, is_skipped=note.startswith("skipped"))
     if stage.kind == "evaluate":
-        metrics = read_evaluation(folder)
-        return {"checks": checks, "note": headline(metrics) if metrics else ""}
-    manifest = _json(folder / "manifest.json", {})
-    note = _rows_note(manifest.get("notes", {}), stage.output)
-    return {
-        **manifest.get("rows", {}),
-        "reasons": manifest.get("reasons", {}),
-        "checks": checks,
-        "note": note,
-        "is_skipped": bool(manifest.get("notes", {}).get("skipped")),
-    }
+        evaluation = read_evaluation_summary(folder)
+        return StageSummary(checks=checks, note=headline(evaluation) if evaluation else "")
+    manifest = read_manifest_if_any(folder)
+    if manifest is None:
+        return StageSummary(checks=checks)
+    note = _rows_note(manifest, stage.output)
+    return StageSummary(manifest.rows, manifest.reasons, checks, note, manifest.is_skipped)
 
 
-def _rows_note(notes: Mapping[str, Any], output: str) -> str:
+def _rows_note(manifest: Manifest, output: str) -> str:
     """The remarkable facts of a stage that writes rows. output: its folder, relative to the workspace."""
-    if notes.get("skipped"):
-        phrases = ["skipped: no further round"]
-    else:
-        phrases = [phrase] if (phrase := label_issues_phrase(notes.get("label_issues") or {})) else []
-    if empty := notes.get("empty_classes"):
-        phrases.append(f"no file in the folder of {', '.join(empty)}")
-    if ignored := ignored_phrase(notes.get("files", {}).get("ignored", {})):
-        phrases.append(f"{ignored}: {output}/{IGNORED}")
-    if scene_rows := notes.get("fixed_camera"):
-        phrases.append(
-            f"{scene_rows:,} images of a fixed camera, not treated as near-duplicates (validate.fixed_camera)"
-        )
+    notes, phrases = manifest.notes, list[str]()
+    if manifest.is_skipped:
+        phrases.append("skipped: no further round")
+    elif isinstance(notes, ScrapeNotes):
+        if notes.empty_classes:
+            phrases.append(f"no file in the folder of {', '.join(notes.empty_classes)}")
+        if notes.files and (ignored := ignored_phrase(notes.files.ignored)):
+            phrases.append(f"{ignored}: {output}/{IGNORED}")
+    elif isinstance(notes, ValidateNotes):
+        if notes.label_issues is not None:
+            phrases.append(label_issues_phrase(notes.label_issues))
+        if notes.fixed_camera:
+            phrases.append(
+                f"{notes.fixed_camera:,} images of a fixed camera, not treated as near-duplicates "
+                "(validate.fixed_camera)"
+            )
     return "; ".join(phrases)
 
 
-def label_issues_phrase(label_issues: Mapping[str, Any]) -> str:
+def label_issues_phrase(label_issues: LabelIssueEstimate | NotEstimated) -> str:
     """Validate's estimate of the label errors, as a phrase."""
-    if not label_issues:
-        return ""
-    if "not_estimated" in label_issues:
-        return f"label errors not estimated: {label_issues['not_estimated']}"
-    expected, n_labels, flagged = round(label_issues["expected"]), label_issues["labels"], label_issues["flagged"]
-    errors = f"about {expected:,} of {n_labels:,} labels expected to be wrong"
+    if isinstance(label_issues, NotEstimated):
+        return f"label errors not estimated: {label_issues.not_estimated}"
+    expected, flagged = round(label_issues.expected), label_issues.flagged
+    errors = f"about {expected:,} of {label_issues.labels:,} labels expected to be wrong"
     issues = f"{flagged:,} likely label {'error' if flagged == 1 else 'errors'}" if flagged else "none stands out"
-    repaired = f", {label_issues['repaired']:,} repaired ({label_issues['policy']})" if label_issues["repaired"] else ""
+    repaired = f", {label_issues.repaired:,} repaired ({label_issues.policy})" if label_issues.repaired else ""
     return f"{errors}, {issues}{repaired}"
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
-    """Accuracy with its interval, as a phrase."""
-    split = "test" if metrics.get("test") else "cross_validation"
-    if not metrics.get(split):
+def headline(evaluation: EvaluationSummary | None) -> str:
+    """Accuracy with its interval, as a phrase. evaluation: None if nothing was evaluated."""
+    metrics = evaluation.metrics if evaluation else None
+    if evaluation is None or metrics is None:
         return "accuracy unknown: no labeled row can be held out (label two rows per class, or add a test split)"
-    accuracy = metrics[split]["accuracy"]
-    rows = metrics[split].get("rows")
-    count = "" if rows is None else f"{rows:,} "
-    evaluated_on = f"{count}test rows" if split == "test" else f"{count}cross-validated rows (there is no test split)"
-    return f"accuracy {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}] on {evaluated_on}"
-
-
-def _json(path: Path, default: Any) -> Any:
-    return read_json(path) if path.is_file() else default
+    count = "" if metrics.rows is None else f"{metrics.rows:,} "
+    on_test = evaluation.split == "test"
+    evaluated_on = f"{count}test rows" if on_test else f"{count}cross-validated rows (there is no test split)"
+    accuracy = metrics.accuracy
+    return f"accuracy {accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}] on {evaluated_on}"

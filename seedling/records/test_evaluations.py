@@ -10,18 +10,26 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from seedling.errors import InputError
 from seedling.terminal.notices import state_once
+from seedling.workspace import Workspace
 
-LOG = "test_evaluations.jsonl"
-LOCAL_COPY = Path(".seedling", LOG)
-FORMER_LOG = Path(".seedling", "looks.jsonl")
 LOG_LOST = "log lost"
+
+
+@dataclass(frozen=True)
+class LoggedEvaluation:
+    """One evaluation of a model on the test split. time: ISO 8601; who: a user name; test, model: digests."""
+
+    time: str
+    who: str
+    test: str
+    model: str
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class EvaluationLog:
     log at all; None if the log is complete.
     """
 
-    models: list[dict[str, Any]]
+    models: list[LoggedEvaluation]
     incomplete_since: str | None = None
 
 
@@ -52,8 +60,8 @@ def log_test_evaluation(
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         user = "unknown"
-    entry = {"time": now, "who": user, "test": test_digest, "model": model_digest, "metrics": sorted(metrics)}
-    _write(workspace, [*lines, json.dumps(entry, sort_keys=True)])
+    evaluation = LoggedEvaluation(now, user, test_digest, model_digest, tuple(sorted(metrics)))
+    _write(workspace, [*lines, json.dumps(asdict(evaluation), sort_keys=True)])
 
 
 def read_test_evaluations(workspace: Path, test_digest: str, *, has_results: bool) -> EvaluationLog:
@@ -62,10 +70,17 @@ def read_test_evaluations(workspace: Path, test_digest: str, *, has_results: boo
     Raises InputError if git left conflict markers in the log.
     """
     entries = [json.loads(line) for line in _lines(workspace)]
-    by_model: dict[str, dict[str, Any]] = {}
+    by_model: dict[str, LoggedEvaluation] = {}
     for entry in entries:
         if entry.get("test") == test_digest:
-            by_model.setdefault(entry["model"], entry)
+            evaluation = LoggedEvaluation(
+                entry["time"],
+                str(entry.get("who", "unknown")),
+                entry["test"],
+                entry["model"],
+                tuple(entry.get("metrics", ())),
+            )
+            by_model.setdefault(evaluation.model, evaluation)
     lost = min((entry["time"] for entry in entries if entry.get("event") == LOG_LOST), default=None)
     if lost is None and has_results and not by_model:
         lost = ""
@@ -75,7 +90,7 @@ def read_test_evaluations(workspace: Path, test_digest: str, *, has_results: boo
 def bring_log_up_to_date(workspace: Path) -> bool:
     """Adds lines of the local copies to the tracked log if it lacks them; returns whether it did."""
     lines = _lines(workspace)
-    if not lines or lines == _lines_of(workspace / LOG):
+    if not lines or lines == _lines_of(Workspace(workspace).test_evaluations_file):
         return False
     _write(workspace, lines)
     return True
@@ -88,7 +103,9 @@ def merge_lines(logs: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _lines(workspace: Path) -> list[str]:
-    return merge_lines(_lines_of(workspace / name) for name in (LOG, LOCAL_COPY, FORMER_LOG))
+    paths = Workspace(workspace)
+    logs = (paths.test_evaluations_file, paths.test_evaluations_copy, paths.former_test_evaluations)
+    return merge_lines(_lines_of(log) for log in logs)
 
 
 def _lines_of(log: Path) -> list[str]:
@@ -125,7 +142,7 @@ def _is_entry(line: str) -> bool:
 def _write(workspace: Path, lines: Sequence[str]) -> None:
     """Writes both copies. Each is renamed into place, so that a killed process leaves no truncated line."""
     content = "".join(f"{line}\n" for line in lines)
-    for path in (workspace / LOCAL_COPY, workspace / LOG):
+    for path in (Workspace(workspace).test_evaluations_copy, Workspace(workspace).test_evaluations_file):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.new")
         partial.write_text(content, encoding="utf-8")

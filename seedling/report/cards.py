@@ -13,15 +13,17 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from seedling.dataset.generation import MANIFEST, SPLITS, payloads, read, read_manifest
+from seedling.dataset.generation import SPLITS, payloads, read, read_manifest
 from seedling.errors import InputError, MissingGeneration
 from seedling.evaluate import read_decisions
 from seedling.files.own_folders import check_own_folders
+from seedling.records.evaluation import EvaluationRecord
 from seedling.records.model import ModelRecord
-from seedling.records.results import EVALUATION, read_evaluation
+from seedling.records.results import read_evaluation
 from seedling.records.round_manifest import RoundManifestRecord
 from seedling.report.markdown_text import markdown_text
 from seedling.report.pages import never_predicted, vote
+from seedling.workspace import DATASET_CARD, EVALUATION, MANIFEST, MODEL, MODEL_CARD, REPORTS, Workspace
 
 COLUMNS = [
     "id",
@@ -60,7 +62,7 @@ class Dataset:
                 if name not in allowed:
                     raise InputError(f"'{name}' is not one of {', '.join(allowed)}.")
         check_own_folders(workspace)  # a linked generation would copy rows of another workspace
-        root = workspace / "generations"
+        root = Workspace(workspace).generations
         manifest = read_manifest(root / "validate")
         frames = [read(root / "validate", COLUMNS, splits=list(splits)).assign(stage="validate")]
         sources = [root / "scrape"]
@@ -68,7 +70,7 @@ class Dataset:
         for stage in generated:
             folder = root / stage
             if stage == "pseudo_label":  # the rows that the accepted model was trained on
-                folder /= str(read_decisions(workspace / "models")[-1].accepted_round)
+                folder /= str(read_decisions(Workspace(workspace).models)[-1].accepted_round)
             if (folder / MANIFEST).is_file():
                 added = read(folder, COLUMNS).assign(stage=stage)
                 frames.append(added[~added["id"].isin(labeled)])
@@ -79,8 +81,8 @@ class Dataset:
         if rows.empty:
             raise InputError(f"There are no rows of {', '.join(splits)}: `seedling status` lists the rows by stage.")
         manifests = {"scrape": read_manifest(root / "scrape"), "validate": manifest}
-        rejected = {stage: dict(sorted(of_stage["reasons"].items())) for stage, of_stage in manifests.items()}
-        return cls(rows, tuple(sources), manifest["modality"], manifest["classes"], rejected)
+        rejected = {stage: dict(sorted(of_stage.reasons.items())) for stage, of_stage in manifests.items()}
+        return cls(rows, tuple(sources), manifest.modality, list(manifest.classes), rejected)
 
     def content(self, rows: pd.DataFrame) -> Iterator[tuple[str, bytes | str]]:
         """(id, encoded image or text) of these rows, in any order."""
@@ -100,10 +102,10 @@ def _check_names(rows: pd.DataFrame) -> None:
 
 def write_cards(workspace: Path) -> None:
     """Writes reports/model_card.md and reports/dataset_card.md, of the accepted model and of the validated rows."""
-    reports, name = workspace / "reports", workspace.resolve().name
-    (reports / "model_card.md").write_text(model_card(workspace, name), encoding="utf-8")
+    reports, name = Workspace(workspace).reports, workspace.resolve().name
+    (reports / MODEL_CARD).write_text(model_card(workspace, name), encoding="utf-8")
     dataset = Dataset.of(workspace, SPLITS, ())
-    (reports / "dataset_card.md").write_text(dataset_card(dataset, name, "unknown"), encoding="utf-8")
+    (reports / DATASET_CARD).write_text(dataset_card(dataset, name, "unknown"), encoding="utf-8")
 
 
 def dataset_card(dataset: Dataset, name: str, license_name: str, *, as_parquet: bool = False) -> str:
@@ -181,60 +183,64 @@ def model_card(
     use: a section on how to use the model, as Markdown; number: a round other than the accepted one, whose only metric
     is the cross-validated accuracy. Raises MissingGeneration if nothing was evaluated.
     """
-    metrics = read_evaluation(workspace / "reports")
-    if metrics is None:
-        raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
-    round_number = metrics["accepted_round"] if number is None else number
-    is_accepted = round_number == metrics["accepted_round"]
-    model = ModelRecord.read(workspace / "models" / str(round_number) / "model.json")
-    split = "test" if metrics["test"] else "cross_validation"
+    paths = Workspace(workspace)
+    evaluation = read_evaluation(paths.reports)
+    if evaluation is None:
+        raise MissingGeneration(f"{REPORTS}/{EVALUATION}", "evaluate")
+    round_number = evaluation.accepted_round if number is None else number
+    is_accepted = round_number == evaluation.accepted_round
+    model = ModelRecord.read(paths.model(round_number) / MODEL)
     kind = "images" if model.modality == "image" else "texts"
-    never = never_predicted(metrics["per_class"]) if is_accepted else []
+    never = never_predicted(evaluation.per_class) if is_accepted else []
     classes = [markdown_text(label) for label in model.classes if label not in never]
-    header = _model_header(metrics, model, name, license_name, split if is_accepted else None)
+    header = _model_header(evaluation, model, name, license_name, is_accepted=is_accepted)
     lines = ["---", *_yaml(header), "---", "", f"# {markdown_text(name)}", ""]
     lines += [f"Classifies {kind} into {len(classes)} classes: {', '.join(classes)}.", ""]
     if never:
         names = ", ".join(markdown_text(label) for label in never)
         lines += [f"**It predicted no evaluation row as {names}**: do not use it to find them.", ""]
     if is_accepted:
-        lines += _metrics_section(metrics, split)
-        lines += ["## Intended use and limits", "", *_limits(metrics), ""]
+        lines += _metrics_section(evaluation)
+        lines += ["## Intended use and limits", "", *_limits(evaluation), ""]
     else:
-        lines += [_sentence_of_other_round(metrics, round_number), ""]
+        lines += [_sentence_of_other_round(evaluation, round_number), ""]
     lines += ["## Training data", "", _training_data_sentence(workspace, model, round_number)]
     lines += ["", use] if use else [""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _model_header(
-    metrics: Mapping[str, Any], model: ModelRecord, name: str, license_name: str, split: str | None
+    evaluation: EvaluationRecord, model: ModelRecord, name: str, license_name: str, *, is_accepted: bool
 ) -> dict[str, Any]:
-    """The YAML header. split: whose metrics it contains; None for no metrics."""
+    """The YAML header. is_accepted: whether the results are those of this model."""
     task = "image-classification" if model.modality == "image" else "text-classification"
     header: dict[str, Any] = {"license": license_name, "pipeline_tag": task, "tags": ["seedling"]}
-    if split is None or not metrics[split]:
+    metrics = evaluation.metrics if is_accepted else None
+    if metrics is None:
         return header
     results = [
-        {"type": metric, "value": metrics[split][metric]["value"], "name": metric.replace("_", " ")}
+        {"type": metric, "value": estimate.value, "name": metric.replace("_", " ")}
         for metric in CARD_METRICS
-        if metrics[split].get(metric)
+        if (estimate := metrics.estimate(metric))
     ]
-    if results:
-        evaluation = {
-            "task": {"type": task},
-            "dataset": {"name": name, "type": name, "split": split.replace("_", "-")},
-            "metrics": results,
+    header["model-index"] = [
+        {
+            "name": name,
+            "results": [
+                {
+                    "task": {"type": task},
+                    "dataset": {"name": name, "type": name, "split": evaluation.split.replace("_", "-")},
+                    "metrics": results,
+                }
+            ],
         }
-        header["model-index"] = [{"name": name, "results": [evaluation]}]
+    ]
     return header
 
 
 def _training_data_sentence(workspace: Path, model: ModelRecord, round_number: int) -> str:
-    counts = read_manifest(workspace / "generations" / "validate")["counts"]
-    labeled = sum(count["rows"] for count in counts if count["split"] == "train")
-    round_manifest = RoundManifestRecord.read(workspace / "models" / str(round_number) / "manifest.json")
-    pseudo_labeled = round_manifest.pseudo_labeled
+    labeled = read_manifest(Workspace(workspace).generation("validate")).rows_of("train")
+    pseudo_labeled = RoundManifestRecord.read(Workspace(workspace).model(round_number) / MANIFEST).pseudo_labeled
     rows = f"{labeled:,} labeled rows"
     if pseudo_labeled:
         rows += f", and {pseudo_labeled:,} rows of the pool with pseudo-labels"
@@ -242,82 +248,74 @@ def _training_data_sentence(workspace: Path, model: ModelRecord, round_number: i
     return f"{rows}. The model is {vote(model)}, of round {round_number}, trained on: {training_data}."
 
 
-def _sentence_of_other_round(metrics: Mapping[str, Any], round_number: int) -> str:
-    accuracy = next(
-        (result["accuracy"] for result in metrics["rounds"] if result["round"] == round_number and result["accuracy"]),
-        None,
-    )
-    notice = f"**This is round {round_number}; the accepted one is round {metrics['accepted_round']}.** "
+def _sentence_of_other_round(evaluation: EvaluationRecord, round_number: int) -> str:
+    accuracy = next((result.accuracy for result in evaluation.rounds if result.round == round_number), None)
+    notice = f"**This is round {round_number}; the accepted one is round {evaluation.accepted_round}.** "
     if accuracy is None:
         return notice + "Its accuracy is unknown."
-    interval = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
+    interval = f"{accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]"
     return notice + f"Its cross-validated accuracy is {interval}; it was not evaluated on the test split."
 
 
-def _metrics_section(metrics: Mapping[str, Any], split: str) -> list[str]:
-    estimates = metrics[split]
-    if not estimates:
+def _metrics_section(evaluation: EvaluationRecord) -> list[str]:
+    metrics = evaluation.metrics
+    if metrics is None:
         return ["**The accuracy is unknown:** no labeled row was held out.", ""]
-    rows = f"{estimates['rows']:,} " + (
+    rows = f"{metrics.rows:,} " + (
         "test rows that were not used in training"
-        if split == "test"
+        if evaluation.split == "test"
         else "labeled rows, by cross-validation, which also selected the model and is therefore optimistic"
     )
     lines = [
-        f"On {rows}, with {metrics['confidence']:.0%} intervals:",
+        f"On {rows}, with {evaluation.confidence:.0%} intervals:",
         "",
         "| metric | value | interval |",
         "|---|---|---|",
     ]
     for metric in CARD_METRICS:
-        if estimate := estimates.get(metric):
-            interval = f"{estimate['low']:.3f} to {estimate['high']:.3f}"
-            lines.append(f"| {metric.replace('_', ' ')} | {estimate['value']:.3f} | {interval} |")
+        if estimate := metrics.estimate(metric):
+            interval = f"{estimate.low:.3f} to {estimate.high:.3f}"
+            lines.append(f"| {metric.replace('_', ' ')} | {estimate.value:.3f} | {interval} |")
     return [*lines, ""]
 
 
-def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
+def _limits(evaluation: EvaluationRecord) -> Iterator[str]:
     """One bullet per known limit of use, and per unknown one."""
-    selective = metrics["selective_prediction"]
-    if selective["accuracy"] and selective["threshold"] > 0:
-        accuracy = selective["accuracy"]
+    selective = evaluation.selective_prediction
+    if selective.coverage and selective.accuracy and selective.threshold > 0:
+        accuracy = selective.accuracy
         yield (
-            f"- Above a confidence of {selective['threshold']:.3f}, it covers {selective['coverage']['value']:.1%} of "
-            f"the "
-            f"rows with an accuracy of {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]; "
-            f"below, it "
-            "abstains."
+            f"- Above a confidence of {selective.threshold:.3f}, it covers {selective.coverage.value:.1%} of the rows "
+            f"with an accuracy of {accuracy.value:.1%} [{accuracy.low:.1%}, {accuracy.high:.1%}]; below, it abstains."
         )
-    yield _out_of_scope_limit(metrics)
-    if unseen := metrics["unseen_sources"]:
+    yield _out_of_scope_limit(evaluation)
+    if unseen := evaluation.unseen_sources:
         yield (
-            f"- On a source that it was not trained on, a quick model has an accuracy of "
-            f"{unseen['accuracy']['value']:.1%}, "
-            f"{100 * unseen['difference']['value']:+.1f} points from its accuracy on a source that it was trained on."
+            f"- On a source that it was not trained on, a quick model has an accuracy of {unseen.accuracy.value:.1%}, "
+            f"{100 * unseen.difference.value:+.1f} points from its accuracy on a source that it was trained on."
         )
-    for result in metrics["per_class"]:
-        if result["rows"] == 0:
-            yield f"- The class {markdown_text(result['class'])} has no evaluation rows."
-    for result in metrics["slices"]:
-        if result["worse"]:
-            column, value = result["column"].replace("_", " "), markdown_text(str(result["value"]))
-            yield f"- Significantly worse if {column} is {value}: accuracy {result['accuracy']['value']:.1%}."
-    for result in (metrics["robustness"] or {}).get("changes", []):
-        if result["difference"]["high"] < 0:
-            points = f"{100 * result['difference']['value']:+.1f} points of accuracy"
-            yield f"- {result['change'].capitalize()}: {points}."
+    for result in evaluation.per_class:
+        if result.rows == 0:
+            yield f"- The class {markdown_text(result.name)} has no evaluation rows."
+    for part in evaluation.slices:
+        if part.worse:
+            column, value = part.column.replace("_", " "), markdown_text(part.value)
+            yield f"- Significantly worse if {column} is {value}: accuracy {part.accuracy.value:.1%}."
+    for corruption in evaluation.robustness.changes if evaluation.robustness else ():
+        if corruption.difference.high < 0:
+            points = f"{100 * corruption.difference.value:+.1f} points of accuracy"
+            yield f"- {corruption.change.capitalize()}: {points}."
 
 
-def _out_of_scope_limit(metrics: Mapping[str, Any]) -> str:
-    if outside := metrics["out_of_scope"]:
-        coverage = f"{outside['coverage']['value']:.1%}"
-        return f"- It does not abstain on {coverage} of {outside['rows']:,} rows that belong to none of the classes."
+def _out_of_scope_limit(evaluation: EvaluationRecord) -> str:
+    if outside := evaluation.out_of_scope:
+        coverage = f"{outside.coverage.value:.1%}"
+        return f"- It does not abstain on {coverage} of {outside.rows:,} rows that belong to none of the classes."
     limit = "- Rows that belong to none of the classes were not evaluated."
-    if unknown := metrics["unknown_classes"]:
+    if unknown := evaluation.unknown_classes:
         limit += (
             " As a stand-in, each class was left out of training in turn: confidence separates its rows from known "
-            "ones "
-            f"with an AUROC of {unknown['auroc']['value']:.2f}."
+            f"ones with an AUROC of {unknown.auroc.value:.2f}."
         )
     return limit
 

@@ -11,6 +11,10 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from seedling.records.candidates import LearningCurvePointRecord
+from seedling.records.crawl_rates import CrawlRatePoint
+from seedling.records.evaluation import ExpectedAccuracyRecord, ExtrapolatedCurveRecord
+
 LEAF, SOFT, LINE = "var(--leaf)", "var(--soft)", "var(--line)"  # colors of the page, light or dark
 CONFIG = {
     "background": None,
@@ -45,16 +49,20 @@ def draw(description: str, spec: Mapping[str, Any], width: int, height: int) -> 
     return Markup(f'<svg class="chart" {box} style="max-width: {wide:.0f}px" role="img" aria-label="{label}">{rest}')  # noqa: S704  (Vega escapes what it draws)
 
 
-def learning_curve(results: Mapping[str, Any] | None) -> Markup | None:
+def learning_curve(results: ExtrapolatedCurveRecord | None) -> Markup | None:
     """Accuracy against labels: measured points are filled, expected ones open; None without a learning curve."""
-    if not results:
+    if results is None:
         return None
-    points = [
-        {"labels": round(point["labels"]), "of": kind, **point["accuracy"]}
-        for kind in ("points", "expected")
-        for point in results[kind]
+    marked_points: list[tuple[str, LearningCurvePointRecord | ExpectedAccuracyRecord]] = [
+        *(("points", point) for point in results.points),
+        *(("expected", point) for point in results.expected),
     ]
-    values = ", ".join(f"{100 * point['value']:.1f} % with {point['labels']:,}" for point in points)
+    points = [
+        {"labels": round(point.labels), "of": kind, **point.accuracy.model_dump()} for kind, point in marked_points
+    ]
+    measured = [(point.labels, point.accuracy.value) for point in results.points]
+    expected = [(point.labels, point.accuracy.value) for point in results.expected]
+    values = ", ".join(f"{100 * value:.1f} % with {round(labels):,}" for labels, value in [*measured, *expected])
     across = {
         "field": "labels",
         "type": "quantitative",
@@ -143,18 +151,18 @@ def calibration(bins: Sequence[Mapping[str, float]]) -> Markup | None:
     return draw(f"Accuracy against confidence: {values}.", spec, 250, 220)
 
 
-def crawl_rate(points: Sequence[Mapping[str, Any]]) -> Markup | None:
+def crawl_rate(points: Sequence[CrawlRatePoint]) -> Markup | None:
     """Responses per second, one line per host; None with too few points.
 
     Dashed: the target rate; as a band: the bounds of the host's limit.
     """
     if len(points) < MIN_CRAWL_POINTS:
         return None
-    frame = pd.DataFrame(points)
-    last = {point["host"]: point for point in points}
+    frame = pd.DataFrame([point.model_dump() for point in points])
+    last = {point.host: point for point in points}
     values = "; ".join(
-        f"{host}: {point['answers'] / point['seconds']:.3g} responses per second, "
-        f"{point['refusals']} of {point['answers'] + point['refusals']} requests refused"
+        f"{host}: {point.answers / point.seconds:.3g} responses per second, "
+        f"{point.refusals} of {point.answers + point.refusals} requests refused"
         for host, point in last.items()
     )
     steps = frame.groupby("host")[["answers", "seconds"]].diff(2)  # over about a second

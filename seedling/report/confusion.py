@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from seedling.dataset.class_indices import class_indices
-from seedling.files.reading import read_frame
 from seedling.report.pages import percent
 from seedling.stats.statistics import confusion
 
@@ -23,56 +22,83 @@ MARGIN_PIXELS = 34  # of the map, for the numbers of the classes
 NUMBERED_EVERY = 10
 
 
-def confusion_context(predictions: Path, classes: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Confusion:
+    """The rows of one class that were predicted as another one. cell: the class indices, as `truth-predicted`."""
+
+    truth: str
+    predicted: str
+    rows: int
+    cell: str
+
+
+@dataclass(frozen=True)
+class ClassErrors:
+    """A class in the list beside the map. number: its number on the map; rows, right: all its rows, and right ones."""
+
+    number: int
+    name: str
+    rows: int
+    right: int
+    cell: str
+    errors: list[Confusion]
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
     """The counts, the most frequent confusions, and, for many classes, a map and a list.
 
-    counts: [true class][predicted class], None if there are too many classes for a table; totals: rows per true class;
-    by_class: a row of the list per class; map: an SVG.
+    counts: [true class][predicted class], None if there are too many classes for a table; fits: whether the table fits
+    on a telephone; totals: rows per true class; by_class: a row of the list per class; map: an SVG.
     """
-    frame = read_frame(predictions, columns=["label", "predicted"])
-    truth = class_indices(frame["label"], classes)
-    predicted = class_indices(frame["predicted"], classes)
+
+    classes: list[str]
+    counts: list[list[int]] | None
+    fits: bool
+    totals: list[int]
+    worst: list[Confusion]
+    by_class: list[ClassErrors]
+    map: Markup | None
+
+
+def confusion_context(predictions: pd.DataFrame, classes: Sequence[str]) -> ConfusionMatrix:
+    """The confusion matrix of the predictions, with their `label` and `predicted`."""
+    truth = class_indices(predictions["label"], classes)
+    predicted = class_indices(predictions["predicted"], classes)
     counts = confusion(predicted, truth, len(classes))
     is_table = len(classes) <= MAX_TABLE_CLASSES
     pairs = _confusions(counts, classes)
-    return {
-        "classes": list(classes),
-        "counts": counts.tolist() if is_table else None,
-        "fits": len(classes) <= MAX_NARROW_CLASSES,
-        "totals": counts.sum(axis=1).tolist(),
-        "worst": pairs[:MAX_WORST],
-        "by_class": [] if is_table else _by_class(counts, classes, pairs),
-        "map": None if is_table else confusion_map(counts, classes),
-    }
+    return ConfusionMatrix(
+        classes=list(classes),
+        counts=counts.tolist() if is_table else None,
+        fits=len(classes) <= MAX_NARROW_CLASSES,
+        totals=counts.sum(axis=1).tolist(),
+        worst=pairs[:MAX_WORST],
+        by_class=[] if is_table else _by_class(counts, classes, pairs),
+        map=None if is_table else confusion_map(counts, classes),
+    )
 
 
-def _confusions(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _confusions(counts: NDArray[np.int64], classes: Sequence[str]) -> list[Confusion]:
     """Each pair of classes with errors, the most frequent first."""
     pairs = [
-        {
-            "truth": classes[row],
-            "predicted": classes[column],
-            "rows": int(counts[row, column]),
-            "cell": f"{row}-{column}",
-        }
+        Confusion(classes[row], classes[column], int(counts[row, column]), f"{row}-{column}")
         for row, column in np.argwhere(counts * (1 - np.eye(len(classes), dtype=np.int64)))
     ]
-    return sorted(pairs, key=lambda pair: (-pair["rows"], pair["truth"], pair["predicted"]))
+    return sorted(pairs, key=lambda pair: (-pair.rows, pair.truth, pair.predicted))
 
 
-def _by_class(
-    counts: NDArray[np.int64], classes: Sequence[str], pairs: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _by_class(counts: NDArray[np.int64], classes: Sequence[str], pairs: Sequence[Confusion]) -> list[ClassErrors]:
     """Each class with its number on the map, its rows, the right ones, and what the others were predicted as."""
     return [
-        {
-            "number": index + 1,
-            "class": name,
-            "rows": int(counts[index].sum()),
-            "right": int(counts[index, index]),
-            "cell": f"{index}-{index}",
-            "errors": [pair for pair in pairs if pair["truth"] == name],
-        }
+        ClassErrors(
+            number=index + 1,
+            name=name,
+            rows=int(counts[index].sum()),
+            right=int(counts[index, index]),
+            cell=f"{index}-{index}",
+            errors=[pair for pair in pairs if pair.truth == name],
+        )
         for index, name in enumerate(classes)
     ]
 

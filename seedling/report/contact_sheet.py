@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from seedling.dataset.generation import MANIFEST, payloads, read, read_manifest, read_rejected, rejected_payloads
+from seedling.dataset.generation import payloads, read, read_manifest, read_rejected, rejected_payloads
 from seedling.errors import InputError
 from seedling.files.own_folders import check_own_folders
 from seedling.report.pages import environment, preview
 from seedling.stats.randomness import derived_seed
+from seedling.workspace import MANIFEST, Workspace
 
 STAGES = ("augment", "synthesize")
 SIDE_PIXELS = 128
@@ -26,7 +27,7 @@ MIN_SHARE = 0.005  # of a class in a mixed label; less is rounded to 0 %
 
 def write_contact_sheet(workspace: Path, stage: str, parents: int, rows_per_parent: int) -> Path:
     """Writes reports/contact_sheet_<stage>.html and returns its path. Raises InputError if the stage made no rows."""
-    contents = sheet(workspace / "generations", stage, parents, rows_per_parent)
+    contents = sheet(Workspace(workspace).generations, stage, parents, rows_per_parent)
     if contents["rejected"] and not contents["groups"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in contents["rejected"].items())
         raise InputError(
@@ -39,7 +40,7 @@ def write_contact_sheet(workspace: Path, stage: str, parents: int, rows_per_pare
         )
     page = environment("contact_sheet.html.jinja").get_template("contact_sheet.html.jinja")
     check_own_folders(workspace)
-    path = workspace / "reports" / f"contact_sheet_{stage}.html"
+    path = Workspace(workspace).contact_sheet(stage)
     path.parent.mkdir(exist_ok=True)
     path.write_text(page.render(name=workspace.resolve().name, stage=stage, sheet=contents), encoding="utf-8")
     return path
@@ -70,11 +71,16 @@ def sheet(generations: Path, stage: str, parents: int = 6, rows_per_parent: int 
     ids = {parent_id for parent_ids in rows["parent_ids"] if parent_ids is not None for parent_id in parent_ids}
     content: dict[str, Any] = dict(payloads([generations / "scrape"], ids)) if ids else {}
     content |= _payloads(generations / stage, set(rows["id"]))
-    labels = dict(read(generations / "validate", ["id", "label"], ids=ids).itertuples(index=False)) if ids else {}
+    labels: dict[str, str] = {}
+    if ids:
+        labeled = read(generations / "validate", ["id", "label"], ids=ids)
+        labels = dict(zip(labeled["id"], labeled["label"], strict=True))
     return {
-        "groups": [_group(name, rows[rows["group"] == name], content, labels, manifest["classes"]) for name in chosen],
-        "rows": manifest["rows"]["kept"],
-        "rejected": manifest["reasons"],
+        "groups": [
+            _group(name, rows[rows["group"] == name], content, labels, list(manifest.classes)) for name in chosen
+        ],
+        "rows": manifest.rows.kept,
+        "rejected": manifest.reasons,
     }
 
 

@@ -18,10 +18,14 @@ import pandas as pd
 from seedling.dataset.generation import payloads, read, read_manifest, read_rejected
 from seedling.dataset.spreadsheet import spreadsheet_cell
 from seedling.files.ignored_files import count_not_copied
+from seedling.files.reading import row_dicts
 from seedling.gates.checking import read_checks
 from seedling.media.quality_metrics import IMAGE, TEXT
+from seedling.records.manifest import Manifest, read_notes
+from seedling.records.stage_notes import ScrapeNotes, ValidateNotes
 from seedling.report.pages import environment, preview
 from seedling.report.sentences import copies_sentence, label_issues_sentence
+from seedling.workspace import DUPLICATES, LABEL_ISSUES, QUALITY, Workspace
 
 MAX_EXAMPLES = 24  # rows of each kind on the page
 HISTOGRAM_BINS = 30
@@ -60,15 +64,15 @@ COPIES = ("exact_duplicate", "conflicting_labels", "near_duplicate_of_test", "ne
 
 def write_data_page(workspace: Path) -> Path:
     """Writes the page, `label_issues.csv`, `duplicates.csv` and `quality.csv`; returns the path of the page."""
-    generations, path = workspace / "generations", workspace / "reports" / "data.html"
+    generations, path = Workspace(workspace).generations, Workspace(workspace).data_page
     manifest, collected = read_manifest(generations / "validate"), read_manifest(generations / "scrape")
-    notes = manifest["notes"]
+    notes = read_notes(generations / "validate", ValidateNotes)
+    collected_notes = read_notes(generations / "scrape", ScrapeNotes)
     kept, rejected = read(generations / "validate"), read_rejected(generations / "validate")
     issues, copies, flagged = label_issues(kept, rejected), duplicates(kept, rejected), quality_issues(kept)
     path.parent.mkdir(exist_ok=True)
-    for name, rows in (("label_issues", issues), ("duplicates", copies), ("quality", flagged)):
-        _write_csv(path.with_name(f"{name}.csv"), rows)
-    label_noise = notes.get("label_issues", {})
+    for name, rows in ((LABEL_ISSUES, issues), (DUPLICATES, copies), (QUALITY, flagged)):
+        _write_csv(path.with_name(name), rows)
     copies_summary, leaks = _copies(generations, copies), leaks_by_kind(kept, rejected)
     worst = issues[issues["is_label_issue"].eq(True).astype(bool)].head(MAX_EXAMPLES)
     page = (
@@ -76,22 +80,22 @@ def write_data_page(workspace: Path) -> Path:
         .get_template("data.html.jinja")
         .render(
             name=workspace.resolve().name,
-            rows=manifest["rows"],
-            rows_in=collected["rows"]["in"],
+            rows=manifest.rows,
+            rows_in=collected.rows.rows_in,
             rejected={"scrape": rejections(collected), "validate": rejections(manifest)},
-            label_noise=label_noise,
-            label_issues_sentence=label_issues_sentence(label_noise),
+            label_noise=notes.label_issues,
+            label_issues_sentence=label_issues_sentence(notes.label_issues),
             worst=_with_content(generations, worst),
-            quality=_quality_cards(generations, flagged, notes.get("quality", {})),
-            usual=notes.get("usual_quality_codes", {}),
-            fixed_camera=notes.get("fixed_camera", 0),
+            quality=_quality_cards(generations, flagged, notes.quality),
+            usual=notes.usual_quality_codes,
+            fixed_camera=notes.fixed_camera,
             copies=copies_summary,
             copies_sentence=copies_sentence(copies_summary, leaks),
             leaks=leaks,
             plots=_histograms(kept),
             classes=_classes(manifest),
-            empty=collected["notes"].get("empty_classes", []),
-            files=collected["notes"].get("files", {}),
+            empty=collected_notes.empty_classes,
+            files=collected_notes.files,
             not_copied=count_not_copied(workspace),
             checks=read_checks(workspace, "validate", generations / "validate"),
             meaning=MEANING,
@@ -101,9 +105,9 @@ def write_data_page(workspace: Path) -> Path:
     return path
 
 
-def rejections(manifest: Mapping[str, Any]) -> dict[str, int]:
+def rejections(manifest: Manifest) -> dict[str, int]:
     """Number of rejected rows of a stage by reason, the most frequent first."""
-    return dict(sorted(manifest["reasons"].items(), key=lambda pair: (-pair[1], pair[0])))
+    return dict(sorted(manifest.reasons.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def label_issues(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
@@ -173,7 +177,7 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
 def _with_content(generations: Path, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows with previews of their images or texts."""
     content = dict(payloads([generations / "scrape"], set(rows["id"])))
-    return [{**row, **preview(content[row["id"]], SIDE_PIXELS)} for row in rows.to_dict("records")]
+    return [{**row, **preview(content[row["id"]], SIDE_PIXELS)} for row in row_dicts(rows)]
 
 
 def _quality_cards(generations: Path, flagged: pd.DataFrame, counts: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -201,13 +205,13 @@ def _copies(generations: Path, copies: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _classes(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _classes(manifest: Manifest) -> list[dict[str, Any]]:
     """Rows by class and split, from the counts of the manifest."""
     splits = ("train", "validation", "test")
-    rows_of = {label: dict.fromkeys(splits, 0) for label in manifest["classes"]}
-    for count in manifest["counts"]:
-        if count["label"] in rows_of and count["split"] in splits:
-            rows_of[count["label"]][count["split"]] += count["rows"]
+    rows_of = {label: dict.fromkeys(splits, 0) for label in manifest.classes}
+    for count in manifest.counts:
+        if count.label in rows_of and count.split in splits:
+            rows_of[count.label][count.split] += count.rows
     totals = {label: sum(of_split.values()) for label, of_split in rows_of.items()}
     return [
         {

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seedling.gates.history import GateRecord, gate_history
+from seedling.gates.history import gate_history
+from seedling.records.gate import Check, GateRecord
 from seedling.report.pages import environment
+from seedling.workspace import Workspace
 
-PAGE = Path("reports", "gates.html")
 MAX_RESULTS = 30
 MAX_FAILURES = 50
 
@@ -84,7 +85,7 @@ def write_gates_page(workspace: Path) -> Path:
             updated=max((record.time for record in records), default=None),
         )
     )
-    path = workspace / PAGE
+    path = Workspace(workspace).gates_page
     path.parent.mkdir(parents=True, exist_ok=True)
     replacement = path.with_name(
         f".{path.name}.{os.getpid()}.{threading.get_ident()}"
@@ -111,22 +112,22 @@ def _expectations(evaluations: Sequence[GateRecord]) -> list[ExpectationHistory]
     results: dict[str, list[tuple[str, bool, str]]] = {}
     for record in evaluations:
         for check in record.checks:
-            results.setdefault(_key(check), []).append((record.time, bool(check["passed"]), str(check["observed"])))
+            results.setdefault(_key(check), []).append((record.time, check.passed, check.observed))
     return [
         ExpectationHistory(
-            expectation=check["expectation"],
-            arguments=in_words(check["arguments"]),
-            severity=check["severity"],
-            meaning=check.get("meaning", ""),
+            expectation=check.expectation,
+            arguments=in_words(check.arguments),
+            severity=check.severity,
+            meaning=check.meaning or "",
             results=results[_key(check)],
         )
         for check in {_key(check): check for check in evaluations[-1].checks}.values()
     ]
 
 
-def _key(check: Mapping[str, Any]) -> str:
+def _key(check: Check) -> str:
     """Identifies an expectation by its name and arguments; the severity may change."""
-    return json.dumps([check["expectation"], check["arguments"]], sort_keys=True, default=str)
+    return json.dumps([check.expectation, check.arguments], sort_keys=True, default=str)
 
 
 def in_words(arguments: Mapping[str, Any]) -> str:

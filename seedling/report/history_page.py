@@ -9,8 +9,8 @@ from seedling.gates.history import gate_history
 from seedling.records.run_trend import new_test_rows, run_points
 from seedling.report import trend_charts
 from seedling.report.pages import environment
+from seedling.workspace import Workspace
 
-PAGE = Path("reports", "history.html")
 MAX_RUNS = 200
 MAX_FAILURES = 20
 
@@ -42,7 +42,7 @@ def write_history_page(workspace: Path) -> Path:
             failures=[record for record in reversed(gate_history(workspace)) if not record.passed][:MAX_FAILURES],
         )
     )
-    path = workspace / PAGE
+    path = Workspace(workspace).history_page
     path.parent.mkdir(parents=True, exist_ok=True)
     replacement = path.with_name(f".{path.name}.{os.getpid()}")
     replacement.write_text(page, encoding="utf-8")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TypedDict
 
 import jinja2
 from markupsafe import Markup, escape
 
 from seedling.media import images
 from seedling.media.personal_data import as_shown
+from seedling.records.evaluation import ClassResultRecord
 from seedling.records.model import ModelRecord
 
 SHARED = ("style.css", "marks.jinja", "families.jinja", "screening.jinja", "report.js")
@@ -71,12 +72,20 @@ def vote(model: ModelRecord) -> str:
     return "a vote of " + (names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}")
 
 
-def never_predicted(classes: Sequence[Mapping[str, Any]]) -> list[str]:
+def never_predicted(classes: Sequence[ClassResultRecord]) -> list[str]:
     """The classes with evaluation rows that no row was predicted as."""
-    return [result["class"] for result in classes if result["rows"] and result["precision"] is None]
+    return [result.name for result in classes if result.rows and result.precision is None]
 
 
-def preview(payload: bytes | str, side: int = 96) -> dict[str, str]:
+class Preview(TypedDict, total=False):
+    """The keys `image`, as a data URL, and its `kind`, or the key `text`. kind: `tiny` or `photograph`."""
+
+    text: str
+    image: str
+    kind: str
+
+
+def preview(payload: bytes | str, side: int = 96) -> Preview:
     """An image as a data URL, at most `side` pixels wide and high; a text, shortened, with personal data masked.
 
     Personal data is shown if reports.show_personal_data is set.

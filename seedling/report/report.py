@@ -7,39 +7,74 @@ the previous run and how long each stage took.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from seedling.dataset.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
 from seedling.errors import MissingGeneration
 from seedling.evaluate import read_decisions
 from seedling.evaluate.plots import read_losses
 from seedling.files.ignored_files import count_not_copied
-from seedling.files.reading import read_frame, read_json
+from seedling.files.reading import read_frame, read_json, row_dicts
 from seedling.gates.checking import read_checks
 from seedling.pipeline import row_stages
 from seedling.records.ablation import AblationRecord
 from seedling.records.candidates import CandidateRecord, CandidatesRecord
-from seedling.records.intervals import DifferenceRecord
+from seedling.records.crawl_rates import CrawlRatePoint, CrawlRates
+from seedling.records.evaluation import (
+    ClassResultRecord,
+    EvaluatedSplit,
+    EvaluationRecord,
+    OperatingPointRecord,
+    RoundRecord,
+)
+from seedling.records.gate import Check
+from seedling.records.intervals import EstimateRecord
+from seedling.records.manifest import LabelCount, RowCounts, read_notes
 from seedling.records.model import ModelRecord
 from seedling.records.notes import decision_note, skipped_rounds_note, warning_sentence
 from seedling.records.predicted_gain import predicted_gain
-from seedling.records.results import EVALUATION, read_evaluation
+from seedling.records.results import read_evaluation
 from seedling.records.round_manifest import RoundManifestRecord
-from seedling.records.run_records import read_run_records
+from seedling.records.run_records import RunRecord, read_run_records
+from seedling.records.stage_notes import (
+    AugmentNotes,
+    FilesRecord,
+    PseudoLabelAudit,
+    PseudoLabelNotes,
+    ScrapeNotes,
+    ValidateNotes,
+)
 from seedling.records.test_evaluations import read_test_evaluations
 from seedling.report import charts, sentences
 from seedling.report.confusion import confusion_context
 from seedling.report.contact_sheet import STAGES, sheet
 from seedling.report.pages import environment, never_predicted, preview, vote
+from seedling.report.results import Baseline, Headline, Subject, ThresholdResult
 from seedling.report.row_stories import examples, stories
 from seedling.stats.statistics import Estimate, wilson_of
+from seedling.workspace import (
+    CALIBRATION,
+    CANDIDATES,
+    CRAWL_RATES,
+    EVALUATION,
+    GATE,
+    MANIFEST,
+    MODEL,
+    REPORTS,
+    RISK_COVERAGE,
+    Workspace,
+)
 
 MAX_SAMPLES = 12
 MAX_WORST = 8  # rows in tables of the worst classes or confusions
 MAX_WEAKEST_CLASSES = 3
+SPLITS: tuple[EvaluatedSplit, ...] = ("test", "cross_validation")
 METRIC_MEANINGS = (
     ("accuracy", "share of rows that are right"),
     ("balanced_accuracy", "recall, averaged over classes: rare classes count as much as common ones"),
@@ -86,140 +121,224 @@ STAGE_MEANINGS = {
 }
 
 
+@dataclass(frozen=True)
+class StageResult:
+    """A generation.
+
+    rows: of its manifest; files: that scrape read, None for other stages; counts: rows by split; seconds: None if the
+    stage was not run.
+    """
+
+    name: str
+    meaning: str
+    rows: RowCounts
+    reasons: Sequence[tuple[str, int]]
+    files: FilesRecord | None
+    counts: Mapping[str, int]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row with its label and a preview. is_weak: whether a rule labeled it."""
+
+    label: str
+    is_weak: bool
+    text: str = ""
+    image: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A few rows of a stage."""
+
+    stage: str
+    rows: list[Sample]
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """A trained round. pseudo_labeled: number of pool rows with a pseudo-label that it was trained on."""
+
+    result: RoundRecord
+    learners: str
+    pseudo_labeled: int
+    note: str
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """A gate. checks: their number; failed: each failed check with a sentence."""
+
+    stage: str
+    checks: int
+    failed: list[tuple[Check, str]]
+
+
+@dataclass(frozen=True)
+class CrawlRateChart:
+    """The crawl rate of a source. ceiling: the maximum rate, in requests per second; hosts: the last point of each."""
+
+    source: str
+    ceiling: float
+    chart: Markup
+    hosts: list[CrawlRatePoint]
+
+
+@dataclass(frozen=True)
+class ChangeSinceRun:
+    """The changes since the previous run.
+
+    since: its name; before, after: accuracies; is_same_test: whether both were evaluated on the same test split; rows:
+    stages whose number of kept rows changed, with the numbers.
+    """
+
+    since: str
+    before: EstimateRecord
+    after: EstimateRecord
+    is_same_test: bool
+    rows: list[tuple[str, int, int]]
+
+
 def write_report(workspace: Path) -> Path:
     """Writes the page from generations/, models/, reports/ and the records of runs; returns its path."""
-    metrics = read_evaluation(workspace / "reports")
-    if metrics is None:
-        raise MissingGeneration(f"reports/{EVALUATION}", "evaluate")
-    classes = read_manifest(workspace / "generations" / "validate")["classes"]
+    paths = Workspace(workspace)
+    evaluation = read_evaluation(paths.reports)
+    if evaluation is None:
+        raise MissingGeneration(f"{REPORTS}/{EVALUATION}", "evaluate")
+    predictions = read_frame(paths.predictions_file)
+    classes = list(read_manifest(paths.generation("validate")).classes)
     runs = read_run_records(workspace)
     page = (
         environment("report.html.jinja")
         .get_template("report.html.jinja")
         .render(
             name=workspace.resolve().name,
-            metrics=metrics,
+            metrics=evaluation,
             sentences=sentences,
             glossary=GLOSSARY,
-            **_result_context(workspace, metrics),
-            **_rows_context(workspace / "generations", runs),
-            **_rounds_context(workspace, metrics),
+            **_result_context(workspace, evaluation, predictions),
+            **_rows_context(paths.generations, runs),
+            **_rounds_context(workspace, evaluation),
             not_copied=count_not_copied(workspace),
-            crawl_rates=_crawl_rates(workspace / ".seedling" / "web"),
-            confusion=confusion_context(workspace / "reports" / "predictions.parquet", classes),
+            crawl_rates=_crawl_rates(paths.crawl_stores),
+            confusion=confusion_context(predictions, classes),
             gates=_gates(workspace),
             change=_change(runs),
             gain=predicted_gain(runs),
-            stories=stories(workspace),
-            examples=examples(workspace, classes),
+            stories=stories(paths.generations, predictions),
+            examples=examples(paths.generations, predictions, classes),
         )
     )
-    path = workspace / "reports" / "report.html"
+    path = paths.report_page
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _result_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _result_context(workspace: Path, evaluation: EvaluationRecord, predictions: pd.DataFrame) -> dict[str, Any]:
     """The accuracy, its interpretation, and the limits of use."""
-    validated, plots = workspace / "generations" / "validate", workspace / "reports" / "plots"
+    paths = Workspace(workspace)
+    validated, plots = paths.generation("validate"), paths.plots
     evaluations = read_test_evaluations(
-        workspace, metrics["test_digest"] or "", has_results=metrics["test"] is not None
+        workspace, evaluation.test_digest or "", has_results=evaluation.test is not None
     )
     return {
-        "subject": {
-            **_subject(workspace, metrics["accepted_round"]),
-            "never_predicted": never_predicted(metrics["per_class"]),
-        },
-        "headline": _headline(metrics),
-        "baseline": majority_baseline(validated, workspace / "reports" / "predictions.parquet"),
+        "subject": _subject(workspace, evaluation),
+        "headline": Headline.of(evaluation),
+        "baseline": majority_baseline(validated, predictions["label"]),
         "label_noise": _label_noise(validated),
-        "unlearned": _unlearned_rows(validated) if metrics["test"] else 0,
-        "operating_points": merge_thresholds(metrics["operating_points"]),
+        "unlearned": _unlearned_rows(validated) if evaluation.test else 0,
+        "operating_points": merge_thresholds(evaluation.operating_points),
         "evaluations": evaluations,
-        "corrected": _corrected(metrics, len(evaluations.models)),
+        "corrected": _corrected(evaluation, len(evaluations.models)),
         "metric_meanings": METRIC_MEANINGS,
-        "splits": [split for split in ("test", "cross_validation") if metrics[split]],
-        "weakest": weakest(metrics["per_class"]),
-        "learning_curve": charts.learning_curve(metrics["learning_curve"]),
-        "risk_coverage": charts.risk_coverage(pd.read_csv(plots / "risk_coverage.csv")),
-        "calibration": charts.calibration(pd.read_csv(plots / "calibration.csv").to_dict("records")),
+        "splits": [split for split in SPLITS if evaluation.metrics_of(split)],
+        "weakest": weakest(evaluation.per_class),
+        "learning_curve": charts.learning_curve(evaluation.learning_curve),
+        "risk_coverage": charts.risk_coverage(pd.read_csv(plots / RISK_COVERAGE)),
+        "calibration": charts.calibration(row_dicts(pd.read_csv(plots / CALIBRATION))),
         "step_meanings": STEP_MEANINGS,
-        **_ablation(workspace, metrics["accepted_round"]),
+        **_ablation(workspace, evaluation.accepted_round),
     }
 
 
-def _rows_context(generations: Path, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _rows_context(generations: Path, runs: Sequence[RunRecord]) -> dict[str, Any]:
     """The rows of each stage, samples, and the rows that were made."""
-    scrape_notes, augment_notes = read_manifest(generations / "scrape")["notes"], _notes(generations / "augment")
+    scrape_notes = read_notes(generations / "scrape", ScrapeNotes)
+    augment_notes = read_notes(generations / "augment", AugmentNotes)
     sheets = {stage: sheet(generations, stage) for stage in STAGES}
-    screening = augment_notes.get("screening")
+    screening = augment_notes.screening
     return {
         "stages": _stages(generations, runs),
-        "rules": scrape_notes.get("rules", []),
-        "no_items": scrape_notes.get("no_items", {}),
+        "rules": scrape_notes.rules,
+        "no_items": scrape_notes.no_items,
         "samples": _samples(generations),
         "sheets": sheets,
         "screening": screening,
-        "class_shares": augment_notes.get("class_shares"),
+        "class_shares": augment_notes.class_shares,
         "made": bool(screening) or any(contents["groups"] for contents in sheets.values()),
     }
 
 
-def _rounds_context(workspace: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _rounds_context(workspace: Path, evaluation: EvaluationRecord) -> dict[str, Any]:
     """The rounds, the audits of pseudo-labels, and the candidates of round 0."""
-    first_round = workspace / "models" / "0"
+    paths = Workspace(workspace)
+    first_round = paths.model(0)
     return {
-        "rounds": _rounds(workspace / "models", metrics),
-        "audits": _audits(workspace / "generations"),
-        "candidates": _candidates(first_round, workspace / ".seedling" / "seconds" / "train@0.json"),
-        "skipped": _skipped_rounds(workspace / "models"),
-        "left_out": CandidatesRecord.read(first_round / "candidates.json").left_out,
+        "rounds": _rounds(paths.models, evaluation.rounds),
+        "audits": _audits(paths.generations),
+        "candidates": _candidates(first_round, paths.training_seconds("train@0")),
+        "skipped": _skipped_rounds(paths.models),
+        "left_out": CandidatesRecord.read(first_round / CANDIDATES).left_out,
         "losses": charts.losses(read_losses(first_round)),
     }
 
 
-def _crawl_rates(folder: Path) -> list[dict[str, Any]]:
+def _crawl_rates(folder: Path) -> list[CrawlRateChart]:
     """The crawl rate of each web source in its last visit, if the visit was long enough for a chart."""
     rates = []
-    for path in sorted(folder.glob("*.pace.json")):
-        record = read_json(path)
-        chart = charts.crawl_rate(record["points"])
+    for path in sorted(folder.glob(CRAWL_RATES)):
+        record = CrawlRates.read(path)
+        chart = charts.crawl_rate(record.points)
         if chart is not None:
-            last = {point["host"]: point for point in record["points"]}
-            rates.append({**record, "chart": chart, "hosts": list(last.values())})
+            last = {point.host: point for point in record.points}
+            rates.append(CrawlRateChart(record.source, record.ceiling, chart, list(last.values())))
     return rates
 
 
 def _ablation(workspace: Path, accepted_round: int) -> dict[str, Any]:
     """The results of `seedling ablate`, and whether they are of an earlier model than the accepted one."""
-    path = workspace / "reports" / "ablation.json"
+    path = Workspace(workspace).ablation_file
     ablation = AblationRecord.read(path) if path.is_file() else None
-    is_earlier = ablation is not None and ablation.model != digest(workspace / "models" / str(accepted_round))
+    is_earlier = ablation is not None and ablation.model != digest(Workspace(workspace).model(accepted_round))
     return {"ablation": ablation if ablation and ablation.bars else None, "ablation_is_earlier": is_earlier}
 
 
-def _subject(workspace: Path, accepted_round: int) -> dict[str, Any]:
-    """What the model classifies, and its training rows. unchecked: number of labels that no person gave."""
-    manifest = read_manifest(workspace / "generations" / "validate")
-    model = ModelRecord.read(workspace / "models" / str(accepted_round) / "model.json")
-    round_manifest = RoundManifestRecord.read(workspace / "models" / str(accepted_round) / "manifest.json")
+def _subject(workspace: Path, evaluation: EvaluationRecord) -> Subject:
+    paths = Workspace(workspace)
+    manifest = read_manifest(paths.generation("validate"))
+    model_folder = paths.model(evaluation.accepted_round)
+    model = ModelRecord.read(model_folder / MODEL)
+    round_manifest = RoundManifestRecord.read(model_folder / MANIFEST)
     labels_by_source: dict[str, int] = {}
-    for count in manifest["counts"]:
-        if count["split"] == "train":
-            source = count["label_source"] or "human"
-            labels_by_source[source] = labels_by_source.get(source, 0) + count["rows"]
-    return {
-        "modality": manifest["modality"],
-        "classes": manifest["classes"],
-        "labeled": sum(labels_by_source.values()),
-        "unchecked": sum(labels for source, labels in labels_by_source.items() if source != "human"),
-        "sources": [
+    for count in manifest.counts:
+        if count.split == "train":
+            source = count.label_source or "human"
+            labels_by_source[source] = labels_by_source.get(source, 0) + count.rows
+    return Subject(
+        modality=manifest.modality,
+        classes=manifest.classes,
+        never_predicted=tuple(never_predicted(evaluation.per_class)),
+        labeled=sum(labels_by_source.values()),
+        unchecked=sum(labels for source, labels in labels_by_source.items() if source != "human"),
+        sources=tuple(
             (_source_in_words(source), labels)
             for source, labels in sorted(labels_by_source.items(), key=lambda item: item[0] != "human")
-        ],
-        "pseudo_labeled": round_manifest.pseudo_labeled,
-        "learners": vote(model),
-    }
+        ),
+        pseudo_labeled=round_manifest.pseudo_labeled,
+        learners=vote(model),
+    )
 
 
 def _source_in_words(label_source: str) -> str:
@@ -237,110 +356,99 @@ def _unlearned_rows(validated: Path) -> int:
 
 def _label_noise(validated: Path) -> float:
     """Expected share of wrong labels; 0 if validate has no estimate, or repaired the labels."""
-    label_issues = read_manifest(validated)["notes"].get("label_issues") or {}
-    if label_issues.get("repaired"):
+    label_issues = read_notes(validated, ValidateNotes).estimated_issues
+    if label_issues is None or label_issues.repaired:
         return 0.0
-    return float(label_issues.get("expected", 0.0) / max(1, label_issues.get("labels", 0)))
+    return label_issues.expected / max(1, label_issues.labels)
 
 
-def merge_thresholds(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The operating points, consecutive ones with the same threshold merged.
-
-    allowed: the maximum error rates that the threshold was chosen for, the lowest first.
-    """
-    merged: list[dict[str, Any]] = []
-    for point in points:
-        if merged and merged[-1]["threshold"] == point["threshold"]:
-            merged[-1]["allowed"].append(point["max_error_rate"])
-        else:
-            merged.append({**point, "allowed": [point["max_error_rate"]]})
+def merge_thresholds(points: Sequence[OperatingPointRecord]) -> list[ThresholdResult]:
+    """The operating points, consecutive ones with the same threshold merged."""
+    merged = []
+    for threshold, of_threshold in groupby(points, key=lambda point: point.threshold):
+        first, *others = of_threshold
+        allowed = tuple(point.max_error_rate for point in (first, *others))
+        merged.append(ThresholdResult(threshold, allowed, first.coverage, first.errors))
     return merged
 
 
-def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    split = "test" if metrics["test"] else "cross_validation"
-    estimates = metrics[split] or {"rows": 0, "accuracy": {"value": None}}
-    return {"where": split, "rows": estimates["rows"], **estimates["accuracy"]}
-
-
-def _corrected(metrics: Mapping[str, Any], n_models: int) -> Estimate | None:
+def _corrected(evaluation: EvaluationRecord, n_models: int) -> Estimate | None:
     """The interval of the accuracy with Bonferroni's correction for the models evaluated on this test split.
 
     Its level is 1 - (1 - confidence) / n_models.
     """
-    if n_models < 2 or not metrics["test"]:
+    test = evaluation.test
+    if n_models < 2 or test is None:
         return None
-    test = metrics["test"]
-    return wilson_of(test["accuracy"]["value"], test["effective_rows"], 1 - (1 - metrics["confidence"]) / n_models)
+    return wilson_of(test.accuracy.value, test.effective_rows, 1 - (1 - evaluation.confidence) / n_models)
 
 
-def majority_baseline(validated: Path, predictions: Path) -> dict[str, Any] | None:
-    """The class with most training labels, and the accuracy of always predicting it on the evaluation rows."""
+def majority_baseline(validated: Path, truth: pd.Series) -> Baseline | None:
+    """The class with most training labels, and the accuracy of always predicting it. None without labels or rows.
+
+    truth: labels of the evaluation rows.
+    """
     labels: dict[str, int] = {}
-    for count in read_manifest(validated)["counts"]:
-        if count["split"] == "train" and count["label"] is not None:
-            labels[count["label"]] = labels.get(count["label"], 0) + count["rows"]
-    truth = read_frame(predictions, columns=["label"])["label"]
+    for count in read_manifest(validated).counts:
+        if count.split == "train" and count.label is not None:
+            labels[count.label] = labels.get(count.label, 0) + count.rows
     if not labels or truth.empty:
         return None
     name = min(labels, key=lambda label: (-labels[label], label))
-    return {"class": name, "accuracy": float((truth == name).mean())}
+    return Baseline(name, float((truth == name).mean()))
 
 
-def weakest(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def weakest(classes: Sequence[ClassResultRecord]) -> list[ClassResultRecord]:
     """The predicted classes with the lowest recall below 1, at most MAX_WEAKEST_CLASSES."""
     imperfect = [
-        result for result in classes if result["precision"] and result["recall"] and result["recall"]["value"] < 1
+        (result.recall.value, result.name, result)
+        for result in classes
+        if result.precision and result.recall and result.recall.value < 1
     ]
-    return sorted(imperfect, key=lambda result: (result["recall"]["value"], result["class"]))[:MAX_WEAKEST_CLASSES]
+    return [result for _, _, result in sorted(imperfect, key=lambda entry: entry[:2])[:MAX_WEAKEST_CLASSES]]
 
 
-def _stages(generations: Path, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _stages(generations: Path, runs: Sequence[RunRecord]) -> list[StageResult]:
     """Each generation: rows, reasons, meaning, and the seconds of the last run of its stage."""
     seconds: dict[str, float] = {}
     for run in runs:
-        seconds |= {stage["stage"]: stage["seconds"] for stage in run["stages"] if stage["how"] == "done"}
+        seconds |= {stage.stage: stage.seconds for stage in run.stages if stage.how == "done"}
     folders = [generations / name for name in row_stages()] + sorted((generations / "pseudo_label").glob("[0-9]*"))
     results = []
     for folder in folders:
         manifest = read_manifest(folder)
-        if manifest["notes"].get("skipped"):
+        if manifest.is_skipped:
             continue
-        name = manifest["stage"]
+        name = manifest.stage
         results.append(
-            {
-                "name": name,
-                "words": STAGE_MEANINGS[name.partition("@")[0]],
-                "rows": manifest["rows"],
-                "reasons": sorted(manifest["reasons"].items(), key=lambda item: -item[1]),
-                "notes": manifest["notes"],
-                "counts": _by_split(manifest["counts"]),
-                "seconds": seconds.get(name),
-            }
+            StageResult(
+                name=name,
+                meaning=STAGE_MEANINGS[name.partition("@")[0]],
+                rows=manifest.rows,
+                reasons=sorted(manifest.reasons.items(), key=lambda item: -item[1]),
+                files=manifest.notes.files if isinstance(manifest.notes, ScrapeNotes) else None,
+                counts=_by_split(manifest.counts),
+                seconds=seconds.get(name),
+            )
         )
     return results
 
 
-def _by_split(counts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _by_split(counts: Sequence[LabelCount]) -> dict[str, int]:
     """Rows by split and source of the label, such as `train (weak:tag)`."""
     totals: dict[str, int] = {}
     for count in counts:
-        source = "" if count["label_source"] in {None, "human"} else f" ({count['label_source']})"
-        totals[count["split"] + source] = totals.get(count["split"] + source, 0) + count["rows"]
+        source = "" if count.label_source in {None, "human"} else f" ({count.label_source})"
+        totals[count.split + source] = totals.get(count.split + source, 0) + count.rows
     return totals
 
 
-def _notes(folder: Path) -> dict[str, Any]:
-    notes: dict[str, Any] = read_manifest(folder)["notes"] if (folder / "manifest.json").is_file() else {}
-    return notes
-
-
-def _samples(generations: Path) -> list[dict[str, Any]]:
+def _samples(generations: Path) -> list[Samples]:
     """A few rows of each label from each stage that has rows: those with the first ids, so always the same."""
     samples = []
     for name in ("scrape", "pseudo_label/1"):
         folder = generations / name
-        if not (folder / "manifest.json").is_file():
+        if not (folder / MANIFEST).is_file():
             continue
         rows = read(folder).sort_values("id")
         if rows.empty:
@@ -353,35 +461,35 @@ def _samples(generations: Path) -> list[dict[str, Any]]:
         source = [folder] if name != "pseudo_label/1" else [generations / "scrape"]
         content = dict(payloads(source, chosen["id"]))
         samples.append(
-            {
-                "stage": name.replace("/", "@"),
-                "rows": [
-                    {
-                        "label": row.label or "unlabeled",
-                        "weak": str(row.label_source or "").startswith("weak"),
-                        **preview(content[row.id]),
-                    }
-                    for row in chosen.itertuples()
+            Samples(
+                stage=name.replace("/", "@"),
+                rows=[
+                    Sample(
+                        row["label"] or "unlabeled",
+                        is_weak=str(row["label_source"] or "").startswith("weak"),
+                        **preview(content[row["id"]]),
+                    )
+                    for row in row_dicts(chosen[["id", "label", "label_source"]])
                 ],
-            }
+            )
         )
     return samples
 
 
-def _rounds(models: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rounds(models: Path, results: Sequence[RoundRecord]) -> list[RoundResult]:
     rounds = []
-    for result in metrics["rounds"]:
-        manifest = RoundManifestRecord.read(models / str(result["round"]) / "manifest.json")
-        model = ModelRecord.read(models / str(result["round"]) / "model.json")
-        learners = ", ".join(member.learner.replace("_", " ") for member in model.members)
+    for result in results:
+        manifest = RoundManifestRecord.read(models / str(result.round) / MANIFEST)
+        model = ModelRecord.read(models / str(result.round) / MODEL)
         note = decision_note(
-            result["round"],
-            result["decision"],
-            result["reason"],
-            DifferenceRecord(**result["difference"]) if result["difference"] else None,
-            (result["accuracy"] or {"value": None})["value"],
+            result.round,
+            result.decision,
+            result.reason,
+            result.difference,
+            result.accuracy.value if result.accuracy else None,
         )
-        rounds.append({**result, "learners": learners, "pseudo_labeled": manifest.pseudo_labeled, "note": note})
+        learners = ", ".join(member.learner.replace("_", " ") for member in model.members)
+        rounds.append(RoundResult(result, learners, manifest.pseudo_labeled, note))
     return rounds
 
 
@@ -391,63 +499,70 @@ def _skipped_rounds(models: Path) -> str | None:
     return skipped_rounds_note(skipped[0].round, skipped[0].reason) if skipped else None
 
 
-def _audits(generations: Path) -> list[dict[str, Any]]:
-    """The audit of each round that labeled the pool, with its least reliable classes first."""
+@dataclass(frozen=True)
+class RoundAudit:
+    """The audit of a round's pseudo-labels. worst: imperfect classes with the lowest precision, in this order."""
+
+    round: int
+    audit: PseudoLabelAudit
+    worst: list[str]
+    never_predicted: list[str]
+
+
+def _audits(generations: Path) -> list[RoundAudit]:
+    """The audit of each round that labeled the pool."""
     audits = []
     for folder in sorted((generations / "pseudo_label").glob("[0-9]*")):
-        audit = read_manifest(folder)["notes"].get("audit")
-        if audit:
-            predicted = [{"class": name, **result} for name, result in audit["classes"].items() if result["precision"]]
-            imperfect = [result for result in predicted if result["precision"]["value"] < 1]
-            worst = sorted(imperfect, key=lambda result: (result["precision"]["value"], result["class"]))[:MAX_WORST]
-            never_predicted = sorted({*audit["classes"]} - {result["class"] for result in predicted})
-            audits.append({**audit, "round": int(folder.name), "worst": worst, "never_predicted": never_predicted})
+        audit = read_notes(folder, PseudoLabelNotes).audit
+        if audit is not None:
+            precision_of = {name: result.precision for name, result in audit.classes.items() if result.precision}
+            imperfect = [name for name, precision in precision_of.items() if precision.value < 1]
+            worst = sorted(imperfect, key=lambda name: (precision_of[name].value, name))[:MAX_WORST]
+            audits.append(RoundAudit(int(folder.name), audit, worst, sorted({*audit.classes} - {*precision_of})))
     return audits
 
 
 def _candidates(model: Path, seconds: Path) -> list[tuple[CandidateRecord, float | None]]:
     """The candidates, the best first, with the seconds of each if it was trained on this machine."""
     candidates = sorted(
-        CandidatesRecord.read(model / "candidates.json").candidates,
+        CandidatesRecord.read(model / CANDIDATES).candidates,
         key=lambda candidate: (candidate.log_loss is None, candidate.log_loss, not candidate.chosen),
     )
     seconds_by_name = read_json(seconds) if seconds.is_file() else {}
     return [(candidate, seconds_by_name.get(candidate.name)) for candidate in candidates]
 
 
-def _gates(workspace: Path) -> list[dict[str, Any]]:
+def _gates(workspace: Path) -> list[GateResult]:
+    paths = Workspace(workspace)
     gates = []
     for path in [
-        *sorted(workspace.glob("generations/**/gate.json")),
-        *sorted(workspace.glob("models/*/gate.json")),
-        workspace / "reports" / "gate.json",
+        *sorted(paths.generations.glob(f"**/{GATE}")),
+        *sorted(paths.models.glob(f"*/{GATE}")),
+        paths.reports / GATE,
     ]:
-        name = "evaluate" if path.parent.name == "reports" else stage_of(path.parent)
+        name = "evaluate" if path.parent.name == REPORTS else stage_of(path.parent)
         checks = read_checks(workspace, name, path.parent)
         if checks:
-            failed = [{**check, "sentence": warning_sentence(check)} for check in checks if not check["passed"]]
-            gates.append({"stage": name, "checks": len(checks), "failed": failed})
+            failed = [(check, warning_sentence(check)) for check in checks if not check.passed]
+            gates.append(GateResult(name, len(checks), failed))
     return gates
 
 
-def _change(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _change(runs: Sequence[RunRecord]) -> ChangeSinceRun | None:
     """The last run compared with the previous one: the accuracy, and the rows kept per stage where they differ."""
-    with_metrics = [run for run in runs if run["metrics"]]
-    if len(with_metrics) < 2:
+    evaluated = [(run.name, run.metrics) for run in runs if run.metrics]
+    if len(evaluated) < 2:
         return None
-    old, new = with_metrics[-2], with_metrics[-1]
-    split = "test" if new["metrics"]["test"] and old["metrics"]["test"] else "cross_validation"
-    if not (old["metrics"][split] and new["metrics"][split]):
+    (old_name, old), (_, new) = evaluated[-2:]
+    split: EvaluatedSplit = "test" if new.test and old.test else "cross_validation"
+    before, after = old.metrics_of(split), new.metrics_of(split)
+    if not (before and after):
         return None
-    before, after = old["metrics"]["rows"], new["metrics"]["rows"]
-    rows = [
-        {"stage": stage, "before": before.get(stage, {}).get("kept", 0), "after": after.get(stage, {}).get("kept", 0)}
-        for stage in sorted({*before, *after})
-    ]
-    return {
-        "against": old["name"],
-        "before": old["metrics"][split]["accuracy"],
-        "after": new["metrics"][split]["accuracy"],
-        "same_test": old["metrics"]["test_digest"] == new["metrics"]["test_digest"],
-        "rows": [stage for stage in rows if stage["before"] != stage["after"]],
-    }
+    rows = [(stage, old.kept(stage) or 0, new.kept(stage) or 0) for stage in sorted({*old.rows, *new.rows})]
+    return ChangeSinceRun(
+        since=old_name,
+        before=before.accuracy,
+        after=after.accuracy,
+        is_same_test=old.test_digest == new.test_digest,
+        rows=[(stage, rows_before, rows_after) for stage, rows_before, rows_after in rows if rows_before != rows_after],
+    )

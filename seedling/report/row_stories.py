@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Required, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from seedling.dataset.class_indices import index_by_class
-from seedling.dataset.generation import MANIFEST, columns_of, payloads, read, read_manifest, read_rejected
-from seedling.files.reading import read_frame
+from seedling.dataset.generation import columns_of, payloads, read, read_manifest, read_rejected
+from seedling.files.reading import row_dicts
 from seedling.media.personal_data import as_shown
-from seedling.report.pages import preview
+from seedling.report.pages import Preview, preview
+from seedling.workspace import MANIFEST
 
 MAX_ROWS = 6_000  # on the page; `seedling why` finds all rows
 MAX_EXAMPLES = 240
@@ -22,7 +23,7 @@ SIDE_PIXELS = 72
 MAX_TEXT_CHARACTERS = 120
 COLUMNS = ("id", "origin", "split", "fold", "label", "label_source", "parent_ids", "group")
 VALIDATE_COLUMNS = ("p_label_error", "suggested_label", "original_label", "text")
-KEY_OF_COLUMN = {
+KEY_OF_COLUMN: Mapping[str, Literal["o", "s", "l", "b", "u", "v"]] = {
     "origin": "o",
     "split": "s",
     "label": "l",
@@ -32,29 +33,64 @@ KEY_OF_COLUMN = {
 }
 
 
-def stories(workspace: Path, max_rows: int = MAX_ROWS) -> dict[str, Any]:
-    """{"rows": facts by row id, "left_out": number of rows that are not included}.
+class RowFacts(TypedDict, total=False):
+    """The facts about a row, as the page's script reads them. The keys are short, since the page has many rows.
 
-    Rows with a prediction come first, then the others by stage. Keys of a row: o origin, s split, f fold, l label,
-    b label source, g group, p parent ids, c stage that brought the row, r reason and stage of its rejection,
-    w probability of a label error, u suggested label, v original label, k pseudo-label by round, a predicted label,
-    y confidence, t shortened text, x copies: origin and reason of the rejection of each.
+    o origin, s split, f fold, l label, b label source, g group, p parent ids, c stage that brought the row, r reason
+    and stage of its rejection, w probability of a label error, u suggested label, v original label, k pseudo-label by
+    round, a predicted label, y confidence, t shortened text, x copies: origin and reason of the rejection of each.
     """
-    root, rows = workspace / "generations", dict[str, dict[str, Any]]()
-    predictions = read_frame(workspace / "reports" / "predictions.parquet")
+
+    o: str
+    s: str
+    f: int
+    l: str  # noqa: E741
+    b: str
+    g: str
+    p: list[str]
+    c: Required[str]
+    r: str
+    w: float
+    u: str
+    v: str
+    k: dict[str, str]
+    a: str
+    y: float
+    t: str
+    x: list[tuple[str, str]]
+
+
+class Stories(TypedDict):
+    """Facts by row id, and the number of rows that are not included."""
+
+    rows: dict[str, RowFacts]
+    left_out: int
+
+
+class Example(Preview):
+    """A row of a cell of the confusion matrix, as the page's script reads it, with its text or image."""
+
+    id: Required[str]
+    confidence: Required[float]
+
+
+def stories(generations: Path, predictions: pd.DataFrame, max_rows: int = MAX_ROWS) -> Stories:
+    """The facts about at most `max_rows` rows. Rows with a prediction come first, then the others by stage."""
+    rows = dict[str, RowFacts]()
     predicted_ids = set(predictions["id"])
     folders = [
-        folder for stage in ("validate", "augment", "synthesize") if ((folder := root / stage) / MANIFEST).is_file()
+        folder
+        for stage in ("validate", "augment", "synthesize")
+        if ((folder := generations / stage) / MANIFEST).is_file()
     ]
-    total = sum(read_manifest(folder)["rows"]["in"] for folder in folders)
+    total = sum(read_manifest(folder).rows.rows_in for folder in folders)
     for folder in folders:
-        for facts in _read_facts(folder, predicted_ids, max_rows):
+        for row_id, facts in _read_facts(folder, predicted_ids, max_rows):
             if len(rows) >= max_rows:
                 break
-            row_id = facts.pop("id")
             if rows.setdefault(row_id, facts) is not facts and "o" in facts:  # a rejected copy
-                rows[row_id].setdefault("x", []).append([facts["o"], facts.get("r", "")])
-    for folder in sorted((root / "pseudo_label").glob("[0-9]*")):
+                rows[row_id].setdefault("x", []).append((facts["o"], facts.get("r", "")))
+    for folder in sorted((generations / "pseudo_label").glob("[0-9]*")):
         labels = read(folder, ["id", "label", "weight"])
         for row_id, label in zip(labels["id"], labels["label"], strict=True):
             if row_id in rows:
@@ -63,25 +99,27 @@ def stories(workspace: Path, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         predictions["id"], predictions["predicted"], predictions["probabilities"], strict=True
     ):
         if row_id in rows:
-            rows[row_id] |= {"a": predicted, "y": round(float(np.max(probabilities)), 3)}
+            rows[row_id]["a"], rows[row_id]["y"] = predicted, round(float(np.max(probabilities)), 3)
     return {"rows": rows, "left_out": total - len(rows) if len(rows) >= max_rows else 0}
 
 
-def _read_facts(folder: Path, first: set[str], max_rows: int) -> Iterator[dict[str, Any]]:
-    """The facts about the rows of a stage, kept rows before rejected ones, those with an id in `first` first."""
+def _read_facts(folder: Path, first: set[str], max_rows: int) -> Iterator[tuple[str, RowFacts]]:
+    """Id of and facts about the rows of a stage, kept rows before rejected ones, those with an id in `first` first."""
     available = columns_of(folder)
     columns = [name for name in (*COLUMNS, *VALIDATE_COLUMNS) if name in available]
     kept = read(folder, columns)
     kept = kept.assign(reason=None, first=~kept["id"].isin(first)).sort_values(["first", "id"], kind="stable")
     rejected = read_rejected(folder).reindex(columns=[*columns, "reason"])
     for frame in (kept.head(max_rows), rejected.head(max_rows)):
-        for row in frame.to_dict("records"):
-            yield _facts(row, folder.name)
+        for row in row_dicts(frame):
+            yield row["id"], _facts(row, folder.name)
 
 
-def _facts(row: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {"id": row["id"], "c": stage}
-    facts |= {key: row[name] for name, key in KEY_OF_COLUMN.items() if isinstance(row.get(name), str)}
+def _facts(row: Mapping[str, Any], stage: str) -> RowFacts:
+    facts: RowFacts = {"c": stage}
+    for name, key in KEY_OF_COLUMN.items():
+        if isinstance(row.get(name), str):
+            facts[key] = row[name]
     if isinstance(row.get("text"), str):
         text = as_shown(row["text"])
         facts["t"] = text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 1] + "…"
@@ -98,28 +136,23 @@ def _facts(row: Mapping[str, Any], stage: str) -> dict[str, Any]:
     return facts
 
 
-def examples(workspace: Path, classes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def examples(generations: Path, predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str, list[Example]]:
     """Previews of rows by cell of the confusion matrix, `truth-predicted` in class indices.
 
     The most confident rows come first. Errors take precedence over right rows, which share the remaining places.
     """
-    frame = read_frame(workspace / "reports" / "predictions.parquet")
     label_to_index = index_by_class(classes)
-    frame = frame.assign(confidence=[float(np.max(probabilities)) for probabilities in frame["probabilities"]])
-    frame = frame.sort_values(["confidence", "id"], ascending=[False, True])
+    confidence = [float(np.max(probabilities)) for probabilities in predictions["probabilities"]]
+    frame = predictions.assign(confidence=confidence).sort_values(["confidence", "id"], ascending=[False, True])
     wrong = frame[frame["label"] != frame["predicted"]]
     right = frame[frame["label"] == frame["predicted"]]
     cells = wrong.groupby(["label", "predicted"], sort=False).head(MAX_EXAMPLES_PER_CELL).head(MAX_EXAMPLES)
     per_class = min(MAX_EXAMPLES_PER_CELL, max(0, MAX_EXAMPLES - len(cells)) // max(1, len(classes)))
     chosen = pd.concat([cells, right.groupby("label", sort=False).head(per_class)])
-    content: Mapping[str, bytes | str] = dict(payloads([workspace / "generations" / "scrape"], chosen["id"]))
-    by_cell: dict[str, list[dict[str, Any]]] = {}
+    content: Mapping[str, bytes | str] = dict(payloads([generations / "scrape"], chosen["id"]))
+    by_cell: dict[str, list[Example]] = {}
     for row in chosen.to_dict("records"):
         cell = f"{label_to_index[row['label']]}-{label_to_index[row['predicted']]}"
-        example = {
-            "id": row["id"],
-            "confidence": round(row["confidence"], 3),
-            **preview(content[row["id"]], SIDE_PIXELS),
-        }
-        by_cell.setdefault(cell, []).append(example)
+        example: Example = {"id": row["id"], "confidence": round(row["confidence"], 3)}
+        by_cell.setdefault(cell, []).append({**example, **preview(content[row["id"]], SIDE_PIXELS)})
     return by_cell

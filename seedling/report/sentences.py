@@ -10,9 +10,27 @@ from typing import Any
 
 from markupsafe import Markup
 
+from seedling.records.candidates import (
+    LearnerAccuracyRecord,
+    RepeatedRecord,
+    UnknownClassesRecord,
+    UnseenSourcesRecord,
+)
+from seedling.records.evaluation import (
+    EvaluatedSplit,
+    FoldRecord,
+    MinimalPerturbationRecord,
+    OutOfScopeRecord,
+    RobustnessRecord,
+    SelectivePredictionRecord,
+    WrongTestLabelsRecord,
+)
+from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.records.predicted_gain import PredictedGain
+from seedling.records.stage_notes import LabelIssueEstimate, NotEstimated, PseudoLabelAudit
 from seedling.records.test_evaluations import EvaluationLog
 from seedling.report.pages import breakable, percent, points, thousands, whole_percent
+from seedling.report.results import Baseline, Headline, Subject, ThresholdResult
 from seedling.stats.statistics import Estimate
 
 MAX_NAMED_CLASSES = 12
@@ -33,15 +51,15 @@ def warning(text: str) -> Markup:
     return Markup('<span class="warn">{}</span>').format(text)
 
 
-def interval(estimate: Mapping[str, float]) -> str:
+def interval(estimate: EstimateRecord) -> str:
     """[12.3 %, 45.6 %]."""
-    return f"[{percent(estimate['low'])}, {percent(estimate['high'])}]"
+    return f"[{percent(estimate.low)}, {percent(estimate.high)}]"
 
 
-def points_with_interval(difference: Mapping[str, float]) -> Markup:
+def points_with_interval(difference: DifferenceRecord) -> Markup:
     """+1.2 points [-3.4, +5.6]."""
-    ends = soft(f"[{points(difference['low'])}, {points(difference['high'])}]")
-    return Markup("{} points {}").format(points(difference["value"]), ends)
+    ends = soft(f"[{points(difference.low)}, {points(difference.high)}]")
+    return Markup("{} points {}").format(points(difference.value), ends)
 
 
 def plural(count: int, noun: str) -> str:
@@ -66,34 +84,32 @@ def named_classes(classes: Sequence[str]) -> Markup:
     return names + (f" and {thousands(others)} more" if others > 0 else "")
 
 
-def subject_sentence(subject: Values, accepted_round: int) -> Markup:
+def subject_sentence(subject: Subject, accepted_round: int) -> Markup:
     """What the model classifies, what it was trained on, and which round is in use."""
-    never = subject.get("never_predicted", [])
-    classes = [name for name in subject["classes"] if name not in never]
+    never = subject.never_predicted
+    classes = [name for name in subject.classes if name not in never]
     sources = ", ".join(
-        f"{thousands(rows)} {source}" if len(subject["sources"]) > 1 else source for source, rows in subject["sources"]
+        f"{thousands(rows)} {source}" if len(subject.sources) > 1 else source for source, rows in subject.sources
     )
-    pseudo_labeled = (
-        f" and {thousands(subject['pseudo_labeled'])} pseudo-labeled rows" if subject["pseudo_labeled"] else ""
-    )
+    pseudo_labeled = f" and {thousands(subject.pseudo_labeled)} pseudo-labeled rows" if subject.pseudo_labeled else ""
     return Markup(
         "Classifies {} into {}: {}{}. Trained on {} labeled rows ({}){}. The model in use is round {}: {}."
     ).format(
-        "images" if subject["modality"] == "image" else "texts",
+        "images" if subject.modality == "image" else "texts",
         plural_classes(len(classes)),
         named_classes(classes),
         Markup("; never predicts {}").format(named_classes(never)) if never else "",
-        thousands(subject["labeled"]),
+        thousands(subject.labeled),
         sources,
         pseudo_labeled,
         accepted_round,
-        subject["learners"],
+        subject.learners,
     )
 
 
-def accuracy_sentence(headline: Values, confidence: float) -> Markup:
+def accuracy_sentence(headline: Headline, confidence: float) -> Markup:
     """The interval of the accuracy, and the rows it was measured on."""
-    if headline["value"] is None:
+    if headline.accuracy is None:
         return Markup(
             "<b>The accuracy is unknown:</b> there is no test split, and every labeled row is needed for training. "
             "Label "
@@ -102,102 +118,102 @@ def accuracy_sentence(headline: Values, confidence: float) -> Markup:
             "the table)."
         )
     rows = (
-        f"{thousands(headline['rows'])} test rows, which were not used in training"
-        if headline["where"] == "test"
-        else f"{thousands(headline['rows'])} labeled rows by cross-validation"
+        f"{thousands(headline.rows)} test rows, which were not used in training"
+        if headline.where == "test"
+        else f"{thousands(headline.rows)} labeled rows by cross-validation"
     )
     return Markup("accuracy ({} interval <b>{}</b> to <b>{}</b>), on {}.").format(
-        whole_percent(confidence), percent(headline["low"]), percent(headline["high"]), rows
+        whole_percent(confidence), percent(headline.accuracy.low), percent(headline.accuracy.high), rows
     )
 
 
-def baseline_sentence(baseline: Values, headline: Values) -> Markup:
+def baseline_sentence(baseline: Baseline, accuracy: EstimateRecord) -> Markup:
     """The accuracy of always predicting the most frequent class, and whether the model is clearly better."""
     sentence = Markup("Always predicting “{}” would be right for <b>{}</b> of these rows.").format(
-        breakable(baseline["class"]), percent(baseline["accuracy"])
+        breakable(baseline.name), percent(baseline.accuracy)
     )
-    if headline["low"] <= baseline["accuracy"]:
+    if accuracy.low <= baseline.accuracy:
         sentence += Markup(" {}").format(warning("The model is not clearly better than that."))
     return sentence
 
 
 def predicted_gain_sentence(gain: PredictedGain) -> Markup:
     """What the previous run expected of the labels that were added or fixed since, and what they brought."""
-    expected, measured = ({"value": e.value, "low": e.low, "high": e.high} for e in (gain.expected, gain.measured))
+    measured = gain.measured
     sentence = Markup("<b>Last time</b> Seedling expected <b>{}</b> from {}; you got <b>{}</b> {}").format(
-        f"{points(expected['value'])} points",
+        f"{points(gain.expected.value)} points",
         gain.source,
-        points(measured["value"]),
-        soft(f"[{points(measured['low'])}, {points(measured['high'])}]"),
+        points(measured.value),
+        soft(f"[{points(measured.low)}, {points(measured.high)}]"),
     )
     if gain.agrees:
         return sentence + "."
-    return sentence + Markup(": {}.").format(warning("more" if gain.measured.value > gain.expected.value else "less"))
+    return sentence + Markup(": {}.").format(warning("more" if measured.value > gain.expected.value else "less"))
 
 
-def confidence_sentence(selective: Values, points_by_error: Sequence[Values]) -> Markup | None:
+def confidence_sentence(
+    selective: SelectivePredictionRecord, points_by_error: Sequence[ThresholdResult]
+) -> Markup | None:
     """At which confidence the predictions are reliable; None if nothing was evaluated.
 
     points_by_error: the operating points, the lowest maximum error rate first. The first one that covers rows and is
     stricter than the threshold in use is named.
     """
-    if not selective["coverage"]:
+    if not selective.coverage:
         return None
-    if selective["threshold"] > 0:
+    if selective.threshold > 0:
         sentence = Markup("")
     else:
         sentence = Markup(
             "It predicts every row: in cross-validation, it reached the target accuracy of {} without a threshold. "
-        ).format(whole_percent(selective["target_accuracy"]))
+        ).format(whole_percent(selective.target_accuracy))
     for point in points_by_error:
-        if point["threshold"] is not None and point["threshold"] > selective["threshold"] and point["errors"]:
-            covered = point["coverage"]["value"]
-            right = {
-                "value": 1 - point["errors"]["value"],
-                "low": 1 - point["errors"]["high"],
-                "high": 1 - point["errors"]["low"],
-            }
-            return sentence + Markup(
-                "Above a confidence of {} it predicts {} of the rows, {} {} of them rightly."
-            ).format(percent(point["threshold"]), percent(covered), percent(right["value"]), soft(interval(right)))
+        if point.threshold is None or point.threshold <= selective.threshold or not (point.coverage and point.errors):
+            continue
+        errors = point.errors
+        ends = soft(f"[{percent(1 - errors.high)}, {percent(1 - errors.low)}]")
+        return sentence + Markup("Above a confidence of {} it predicts {} of the rows, {} {} of them rightly.").format(
+            percent(point.threshold), percent(point.coverage.value), percent(1 - errors.value), ends
+        )
     return sentence or None
 
 
-def abstention_sentence(selective: Values, rows: int, label_noise: float) -> Markup | None:
+def abstention_sentence(selective: SelectivePredictionRecord, rows: int, label_noise: float) -> Markup | None:
     """Coverage and selective accuracy at the threshold in use; None if the model never abstains.
 
     rows: number of evaluation rows; label_noise: expected share of wrong labels.
     """
-    if not selective["coverage"] or selective["threshold"] <= 0:
+    if not selective.coverage or selective.threshold <= 0:
         return None
-    coverage, threshold = selective["coverage"]["value"], percent(selective["threshold"])
-    if not selective["accuracy"]:
+    coverage, threshold, target = selective.coverage.value, percent(selective.threshold), selective.target_accuracy
+    if selective.accuracy is None:
         sentence = Markup(
             "No row has a confidence above {}, the threshold for the target accuracy of {}: the model abstains on all "
             "of them"
-        ).format(threshold, whole_percent(selective["target_accuracy"]))
+        ).format(threshold, whole_percent(target))
     else:
-        accuracy, target = selective["accuracy"], selective["target_accuracy"]
-        result = Markup("{} {} of them rightly").format(percent(accuracy["value"]), soft(interval(accuracy)))
-        missed = accuracy["value"] < target
+        accuracy = selective.accuracy
+        result = Markup("{} {} of them rightly").format(percent(accuracy.value), soft(interval(accuracy)))
+        is_missed = accuracy.value < target
         sentence = Markup("Above a confidence of {} it predicts {} of {} rows ({}), {}{}").format(
             threshold,
             thousands(round(coverage * rows)),
             thousands(rows),
             percent(coverage),
             result,
-            Markup("; {}").format(warning(f"the target is {whole_percent(target)}")) if missed else "",
+            Markup("; {}").format(warning(f"the target is {whole_percent(target)}")) if is_missed else "",
         )
-    if label_noise > 1 - selective["target_accuracy"] and coverage < 0.5:
+    if label_noise > 1 - target and coverage < 0.5:
         sentence += Markup(
             ". {} it was chosen on rows of which an estimated {} have a wrong label, and a wrong label counts as an "
-            "error. "
-            "Check those labels first"
+            "error. Check those labels first"
         ).format(warning("The threshold may be too strict:"), whole_percent(label_noise))
     return sentence
 
 
-def out_of_scope_sentence(out_of_scope: Values | None, unknown_classes: Values | None, threshold: float) -> Markup:
+def out_of_scope_sentence(
+    out_of_scope: OutOfScopeRecord | None, unknown_classes: UnknownClassesRecord | None, threshold: float
+) -> Markup:
     """How the model treats rows that belong to none of the classes."""
     if out_of_scope is None:
         sentence = Markup("{} put examples into data/out_of_scope/ (or give them the split {} in the table)").format(
@@ -206,42 +222,38 @@ def out_of_scope_sentence(out_of_scope: Values | None, unknown_classes: Values |
         if unknown_classes is not None:
             sentence += Markup(". {}").format(_stand_in(unknown_classes))
         return sentence
-    coverage, auroc = out_of_scope["coverage"], out_of_scope["auroc"]
+    coverage, auroc = out_of_scope.coverage, out_of_scope.auroc
     return Markup("It does not abstain on {} {} of {} rows; AUROC of confidence {:.3f} {}{}").format(
-        percent(coverage["value"]),
+        percent(coverage.value),
         soft(interval(coverage)),
-        thousands(out_of_scope["rows"]),
-        auroc["value"],
-        soft(f"[{auroc['low']:.3f}, {auroc['high']:.3f}]"),
+        thousands(out_of_scope.rows),
+        auroc.value,
+        soft(f"[{auroc.low:.3f}, {auroc.high:.3f}]"),
         Markup(" {}").format(soft("(optimistic: the threshold was chosen on these rows)")) if threshold > 0 else "",
     )
 
 
-def _stand_in(unknown_classes: Values) -> Markup:
-    auroc, hardest = unknown_classes["auroc"], unknown_classes["hardest"]
+def _stand_in(unknown_classes: UnknownClassesRecord) -> Markup:
+    auroc, hardest = unknown_classes.auroc, unknown_classes.hardest
     return Markup(
         '<span class="soft">As a stand-in, each class was left out of training in turn: confidence separates its rows '
-        "from "
-        "known ones with an AUROC of {:.2f} [{:.2f}, {:.2f}] (chance: 0.5); worst for {} ({:.2f})</span>"
-    ).format(auroc["value"], auroc["low"], auroc["high"], breakable(hardest["class"]), hardest["auroc"])
+        "from known ones with an AUROC of {:.2f} [{:.2f}, {:.2f}] (chance: 0.5); worst for {} ({:.2f})</span>"
+    ).format(auroc.value, auroc.low, auroc.high, breakable(hardest.name), hardest.auroc)
 
 
-def unseen_source_sentence(unseen_sources: Values) -> Markup:
+def unseen_source_sentence(unseen_sources: UnseenSourcesRecord) -> Markup:
     """Accuracy of a quick model on sources that were left out of its training."""
-    accuracy, hardest = unseen_sources["accuracy"], unseen_sources["hardest"]
+    accuracy, hardest = unseen_sources.accuracy, unseen_sources.hardest
     return Markup(
         "On a site, file or folder that was left out of training, a quick model has an accuracy of {} {}, {} from its "
         "accuracy with it; worst of {} sources: {} {}"
     ).format(
-        percent(accuracy["value"]),
+        percent(accuracy.value),
         soft(interval(accuracy)),
-        points_with_interval(unseen_sources["difference"]),
-        unseen_sources["sources"],
-        hardest["source"],
-        soft(
-            f"({percent(hardest['accuracy']['value'])} {interval(hardest['accuracy'])} of "
-            f"{thousands(hardest['rows'])} rows)"
-        ),
+        points_with_interval(unseen_sources.difference),
+        unseen_sources.sources,
+        hardest.source,
+        soft(f"({percent(hardest.accuracy.value)} {interval(hardest.accuracy)} of {thousands(hardest.rows)} rows)"),
     )
 
 
@@ -255,14 +267,14 @@ def unlearned_sentence(rows: int) -> str:
     )
 
 
-def unchecked_labels_sentence(subject: Values, where: str) -> Markup:
+def unchecked_labels_sentence(subject: Subject, where: EvaluatedSplit) -> Markup:
     """The training labels that no person checked."""
     sentence = Markup("{} of the {} training labels were given by rules or models, not by people").format(
-        thousands(subject["unchecked"]), thousands(subject["labeled"])
+        thousands(subject.unchecked), thousands(subject.labeled)
     )
     if where == "test":
         return sentence + " " + soft("(those of the test rows were given by people)")
-    if subject["unchecked"] == subject["labeled"]:
+    if subject.unchecked == subject.labeled:
         return sentence + ", and the accuracy above is measured against them"
     return sentence
 
@@ -285,8 +297,8 @@ def evaluation_log_sentence(log: EvaluationLog, corrected: Estimate | None) -> M
             "{}; <code>git log -- test_evaluations.jsonl</code> or another copy of the workspace may have the log."
         ).format(count)
     if models:
-        users = ", ".join(dict.fromkeys(str(entry["who"]) for entry in models))
-        first, last = models[0]["time"][:10], models[-1]["time"][:10]
+        users = ", ".join(dict.fromkeys(entry.who for entry in models))
+        first, last = models[0].time[:10], models[-1].time[:10]
         sentence += Markup(" {}").format(
             soft(f"by {users}, {first} to {last}" if first != last else f"by {users}, {last}")
         )
@@ -303,68 +315,67 @@ def evaluation_log_sentence(log: EvaluationLog, corrected: Estimate | None) -> M
     return sentence
 
 
-def wrong_test_labels_sentence(test_labels: Values) -> Markup:
+def wrong_test_labels_sentence(test_labels: WrongTestLabelsRecord) -> Markup:
     """The estimated share of wrong test labels, and the accuracy without them."""
-    rate, accuracy = test_labels["rate"], test_labels["accuracy"]
+    rate, accuracy = test_labels.rate, test_labels.accuracy
     return Markup(
         'Are the test labels right? <span class="soft">An estimated {} {} of them are wrong, if errors are random; '
         "with "
         "those fixed, the accuracy would be <b>{}</b> {}. A model hardly notices a label of a similar class, so there "
         "may be "
         "more; a weak model takes difficult rows for wrong labels, so there may be fewer.</span>"
-    ).format(percent(rate["value"]), interval(rate), percent(accuracy["value"]), interval(accuracy))
+    ).format(percent(rate.value), interval(rate), percent(accuracy.value), interval(accuracy))
 
 
-def split_variation_sentence(repeated: Values) -> Markup:
+def split_variation_sentence(repeated: RepeatedRecord) -> Markup:
     """How much the accuracy varies from split to split, and whether two quick learners can be told apart."""
-    splits, difference = repeated["splits"], repeated["difference"]
-    lowest, lower, _, upper, highest = splits["accuracy"]
-    first, second = (_learner_accuracy(learner) for learner in repeated["learners"])
+    splits, difference = repeated.splits, repeated.difference
+    lowest, lower, _, upper, highest = splits.accuracy
+    first, second = (_learner_accuracy(learner) for learner in repeated.learners)
     sentence = Markup(
         "Over {} splits of {} rows ({} folds, {} times), {} scored <b>{}</b> to <b>{}</b>, half of the time {} to {}: "
-        "one "
-        'split of so few rows says little. <span class="soft">{}, {}; difference {} points [{}, {}]'
+        'one split of so few rows says little. <span class="soft">{}, {}; difference {} points [{}, {}]'
     ).format(
-        repeated["repeats"] * repeated["folds"],
-        thousands(repeated["rows"]),
-        repeated["folds"],
-        repeated["repeats"],
-        splits["learner"].replace("_", " "),
+        repeated.repeats * repeated.folds,
+        thousands(repeated.rows),
+        repeated.folds,
+        repeated.repeats,
+        splits.learner.replace("_", " "),
         *(percent(value) for value in (lowest, highest, lower, upper)),
         first[:1].upper() + first[1:],
         second,
-        *(points(difference[end]) for end in ("value", "low", "high")),
+        *(points(end) for end in (difference.value, difference.low, difference.high)),
     )
-    if difference["low"] <= 0 <= difference["high"]:
+    if difference.low <= 0 <= difference.high:
         sentence += ": not significant"
-        if repeated["agreement"] > HIGH_AGREEMENT:
+        if repeated.agreement > HIGH_AGREEMENT:
             sentence += " (the same one wins nearly every time, but the splits share rows, so that proves nothing)"
     return sentence + Markup(".</span>")
 
 
-def _learner_accuracy(learner: Values) -> str:
-    accuracy = learner["accuracy"]
-    return f"{learner['learner'].replace('_', ' ')} {percent(accuracy['value'])} {interval(accuracy)}"
+def _learner_accuracy(learner: LearnerAccuracyRecord) -> str:
+    accuracy = learner.accuracy
+    return f"{learner.learner.replace('_', ' ')} {percent(accuracy.value)} {interval(accuracy)}"
 
 
-def fold_accuracies_sentence(folds: Sequence[Values]) -> str:
+def fold_accuracies_sentence(folds: Sequence[FoldRecord]) -> str:
     """The accuracy of each cross-validation fold."""
-    accuracies = ", ".join(f"{percent(fold['accuracy'])} of {fold['rows']}" for fold in folds)
+    accuracies = ", ".join(f"{percent(fold.accuracy)} of {fold.rows}" for fold in folds)
     return f"Accuracy of each cross-validation fold: {accuracies}."
 
 
-def missed_target(point: Values) -> Markup | None:
+def missed_target(point: ThresholdResult) -> Markup | None:
     """A note if the error rate of an operating point is above its maximum; None otherwise."""
-    errors, target = point["errors"], point["allowed"][0]
-    if not errors or errors["value"] <= target:
+    errors, target = point.errors, point.allowed[0]
+    if errors is None or errors.value <= target:
         return None
     missed = f"target of {whole_percent(target)} not met"
-    if errors["low"] > target:
+    if errors.low > target:
         return Markup('<span class="bad">{}</span>').format(missed)
     return warning(f"{missed}, perhaps by chance")
 
 
-def thresholds_sentence(cross_validated_rows: int, where: str) -> str:
+def thresholds_sentence(cross_validated_rows: int, where: EvaluatedSplit) -> str:
     """The rows that the thresholds were chosen on, and whether the table is an independent check."""
     rows = thousands(cross_validated_rows) if cross_validated_rows else "no"
     check = (
@@ -375,22 +386,22 @@ def thresholds_sentence(cross_validated_rows: int, where: str) -> str:
     return f"The thresholds were chosen on {rows} cross-validated rows, {check}"
 
 
-def robustness_sentence(robustness: Values) -> Markup:
+def robustness_sentence(robustness: RobustnessRecord) -> Markup:
     """The rows that were degraded, and how to test more of them."""
     return Markup("A random sample of {} test rows, of which {} are right without changes. {}").format(
-        thousands(robustness["rows"]),
-        percent(robustness["accuracy"]),
+        thousands(robustness.rows),
+        percent(robustness.accuracy),
         soft("The intervals account for the size of the sample."),
     )
 
 
-def perturbation_sentence(perturbation: Values) -> Markup:
+def perturbation_sentence(perturbation: MinimalPerturbationRecord) -> Markup:
     """The size of the minimal perturbation that flips a prediction."""
-    rows, flipped, median = perturbation["rows"], perturbation["flipped"], perturbation["median"]
-    if not flipped:
+    rows, flipped, median = perturbation.rows, perturbation.flipped, perturbation.median
+    low, high = perturbation.quartiles
+    if median is None or low is None or high is None:
         return Markup("No minimal perturbation was found for the {} right rows that were tried.").format(rows)
-    low, high = perturbation["quartiles"]
-    if perturbation["unit"] == "words":
+    if perturbation.unit == "words":
         return Markup("Leaving out <b>{} of the words</b> flips the prediction {}.").format(
             percent(median),
             soft(f"(half of the texts: {percent(low)} to {percent(high)}; {flipped} of {rows} flipped)"),
@@ -399,20 +410,19 @@ def perturbation_sentence(perturbation: Values) -> Markup:
     if median < MAX_VISIBLE_LEVELS:
         return Markup(
             "An invisible change (<b>{:.2g} of 255 gray levels</b>) flips the prediction in {} of {} tries {}. Do not "
-            "use "
-            "the model where someone may try to fool it."
+            "use the model where someone may try to fool it."
         ).format(median, flipped, rows, size)
     return Markup("A change of <b>{:.2g} of 255 gray levels</b> flips the prediction in {} of {} tries {}.").format(
         median, flipped, rows, size
     )
 
 
-def teacher_weight_sentence(audit: Values) -> str:
+def teacher_weight_sentence(audit: PseudoLabelAudit) -> str:
     """Why the model's prediction hardly counts for the pseudo-labels; "" if it counts as usual."""
-    weight = audit["teacher_weight"]
+    weight = audit.teacher_weight
     if not weight or weight >= USUAL_TEACHER_WEIGHT:
         return ""
-    if not audit["rows"]:
+    if not audit.rows:
         return "No row could be held out to check the model, so its prediction only breaks ties between nearby labels."
     return (
         "On the held-out rows the model was overconfident, so its prediction of a row counts "
@@ -420,14 +430,14 @@ def teacher_weight_sentence(audit: Values) -> str:
     )
 
 
-def label_issues_sentence(label_noise: Values) -> Markup | None:
+def label_issues_sentence(label_noise: LabelIssueEstimate | NotEstimated | None) -> Markup | None:
     """Validate's estimate of the wrong labels; None without an estimate."""
-    if not label_noise or "not_estimated" in label_noise:
+    if not isinstance(label_noise, LabelIssueEstimate):
         return None
-    flagged, repaired = label_noise["flagged"], label_noise["repaired"]
+    flagged, repaired = label_noise.flagged, label_noise.repaired
     sentence = Markup(
         "of {} labels are expected to be wrong, estimated by out-of-fold models and a model of labeling mistakes; "
-    ).format(thousands(label_noise["labels"]))
+    ).format(thousands(label_noise.labels))
     if flagged:
         sentence += Markup("<b>{}</b> likely enough to flag").format(
             f"{thousands(flagged)} {'is' if flagged == 1 else 'are'}"
@@ -436,7 +446,7 @@ def label_issues_sentence(label_noise: Values) -> Markup | None:
         sentence += "none is likely enough to flag"
     if repaired:
         sentence += Markup(", and {} of them {} repaired (<code>{}</code>)").format(
-            thousands(repaired), "was" if repaired == 1 else "were", label_noise["policy"]
+            thousands(repaired), "was" if repaired == 1 else "were", label_noise.policy
         )
     return sentence + "."
 

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from seedling.pipeline import stage_kinds
+from seedling.records.intervals import EstimateRecord
 from seedling.records.run_trend import RunPoint
 from seedling.report.charts import CONFIG, LEAF, LINE, SOFT, draw
 
@@ -47,14 +48,10 @@ def log_loss_chart(points: Sequence[RunPoint]) -> Markup | None:
     estimates = [point.log_loss for point in _newest(points) if point.log_loss]
     if not estimates:
         return None
-    values = [
-        {"run": number, **{name: point.log_loss[name] for name in ("value", "low", "high")}}
-        for number, point in _numbered(points)
-        if point.log_loss
-    ]
+    values = [{"run": number, **_ends(point.log_loss)} for number, point in _numbered(points) if point.log_loss]
     spec = _interval_spec(values, points, "log-loss", ".2f", {"zero": False})
     last = estimates[-1]
-    words = f"Log-loss of {len(values)} runs; the last one {last['value']:.3f} [{last['low']:.3f}, {last['high']:.3f}]."
+    words = f"Log-loss of {len(values)} runs; the last one {last.value:.3f} [{last.low:.3f}, {last.high:.3f}]."
     return draw(words, spec, CHART_WIDTH, CHART_HEIGHT)
 
 
@@ -113,21 +110,22 @@ def durations_chart(points: Sequence[RunPoint]) -> Markup | None:
 
 
 def _accuracy_spec(points: Sequence[RunPoint]) -> dict[str, Any] | None:
-    values = [
-        {"run": number, **{name: point.accuracy[name] for name in ("value", "low", "high")}}
-        for number, point in _numbered(points)
-        if point.accuracy
-    ]
+    values = [{"run": number, **_ends(point.accuracy)} for number, point in _numbered(points) if point.accuracy]
     if not values:
         return None
     return _interval_spec(values, points, "accuracy", ".0%", {"zero": False, "domainMax": 1, "nice": False})
 
 
+def _ends(estimate: EstimateRecord) -> dict[str, float]:
+    """The value and the ends of its interval, for a specification of Vega-Lite."""
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
 def _accuracy_in_words(points: Sequence[RunPoint]) -> str:
     last = [point.accuracy for point in points if point.accuracy][-1]
     return (
-        f"Accuracy of {len(_newest(points))} runs; the last one {100 * last['value']:.1f} % "
-        f"[{100 * last['low']:.1f} %, {100 * last['high']:.1f} %]."
+        f"Accuracy of {len(_newest(points))} runs; the last one {100 * last.value:.1f} % "
+        f"[{100 * last.low:.1f} %, {100 * last.high:.1f} %]."
     )
 
 

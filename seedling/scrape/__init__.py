@@ -33,20 +33,21 @@ from seedling.dataset.generation import GenerationWriter, Row, identify
 from seedling.errors import InputError
 from seedling.features.image_cache import ImageCache, ImageRecord
 from seedling.files.data_files import NotRead, inside, real_path
-from seedling.files.ignored_files import IGNORED, count_files, write_ignored
+from seedling.files.ignored_files import count_files, write_ignored
 from seedling.media import images, texts
 from seedling.media.image_modes import Color, color_of
 from seedling.parallel.pool import in_pieces
-from seedling.plugins import AUGMENTING
 from seedling.progress import Progress, counted, silent
+from seedling.records.stage_notes import FilesRecord, RuleRecord, ScrapeNotes
 from seedling.scrape.folder import LabelsByFile, empty_classes, read_folder
 from seedling.scrape.hub import read_hub
 from seedling.scrape.image_tables import labels_by_file
 from seedling.scrape.items import Item, has_lone_surrogate, storable
-from seedling.scrape.label_rules import LABELING_FILE, Audit, DawidSkene, Majority, Rules, Votes
+from seedling.scrape.label_rules import Audit, DawidSkene, Majority, Rules, Votes
 from seedling.scrape.label_values import SURROGATE
 from seedling.scrape.table import read_table
 from seedling.scrape.web import collect, items_of, name_of
+from seedling.workspace import AUGMENTING_FILE, IGNORED, LABELING_FILE
 
 VOTES = pa.field("votes", pa.list_(pa.string()))  # added if there is more than one rule
 ITEMS_PER_BLOCK = 256  # items that are in memory together
@@ -113,14 +114,14 @@ class RowTally:
         if votes:
             self.votes_of[f"{row.id} {row.origin}"] = (row.id, votes)
 
-    def rule_notes(self) -> dict[str, Any]:
+    def rule_statistics(self) -> tuple[RuleRecord, ...]:
         """Return statistics of the label rules for the manifest."""
         if not self.votes_of:
-            return {}
+            return ()
         audit = Audit(self.row_count)
         for row_id, votes in self.votes_of.values():
             audit.add(votes, self.human.get(row_id))
-        return {"rules": audit.table()}
+        return audit.table()
 
 
 def _write(collection: Collection, sources: Sequence[OpenSource], output: Path, image_cache: ImageCache | None) -> None:
@@ -139,12 +140,16 @@ def _write(collection: Collection, sources: Sequence[OpenSource], output: Path, 
                 "No items found: describe a source under scrape.sources in params.yaml (docs/collecting.md), "
                 "or put rows into data/labeled/<class>/."
             )
-        notes = tally.rule_notes() | _source_notes(sources, tally.labels)
         files = count_files(collection.data, params.sources, frozenset(files_read))
         write_ignored(output / IGNORED, files.ignored)
-        notes["files"] = {"in": files.total, "read": files.read, "ignored": files.reasons()}
-        kinds = [source.kind for source in params.sources]
-        writer.close(rows_in=tally.row_count, sources=kinds, **notes)
+        notes = ScrapeNotes(
+            sources=tuple(source.kind for source in params.sources),
+            rules=tally.rule_statistics(),
+            no_items={source.name: dict(source.counts) for source in sources if source.counts},
+            empty_classes=tuple(sorted({label for source in sources for label in source.empty} - tally.labels)),
+            files=FilesRecord(files_in=files.total, read=files.read, ignored=files.reasons()),
+        )
+        writer.close(rows_in=tally.row_count, notes=notes)
 
 
 def _write_rows(
@@ -166,16 +171,6 @@ def _write_rows(
         labels.add(row.label)
         tally.labels.add(row.label)
     return tally
-
-
-def _source_notes(sources: Sequence[OpenSource], labeled: set[str | None]) -> dict[str, Any]:
-    """What sources found besides rows, for the manifest; labeled: the labels of all rows."""
-    notes: dict[str, Any] = {}
-    if no_items := {source.name: source.counts for source in sources if source.counts}:
-        notes["no_items"] = no_items
-    if empty := sorted({label for source in sources for label in source.empty} - labeled):
-        notes["empty_classes"] = empty
-    return notes
 
 
 def _noting_files(items: Iterable[tuple[Item, Votes]], files_read: set[str]) -> Iterator[tuple[Item, Votes]]:
@@ -243,7 +238,7 @@ class Collection:
             other.saved_site if isinstance(other, CrawlSource) else getattr(other, "path", None)
             for other in self.params.sources
         ]
-        code = [name for name in (LABELING_FILE, AUGMENTING[0]) if not (data / name).is_symlink()]
+        code = [name for name in (LABELING_FILE, AUGMENTING_FILE) if not (data / name).is_symlink()]
         elsewhere = frozenset(real_path(data / relative) for relative in [*others, *code] if relative)
 
         def read() -> Iterator[Item]:

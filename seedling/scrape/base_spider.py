@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
@@ -26,10 +25,12 @@ from scrapy.http import Request, Response
 from seedling.scrape.content import TEMPORARY_FAILURE, fault_of
 from seedling.scrape.crawl_store import CrawlStore
 from seedling.scrape.downloading import Refused
+from seedling.scrape.items import CrawledItem, FoundItem, as_crawled
 from seedling.scrape.limits import ReceivedBytes
 from seedling.scrape.politeness import key_of
 from seedling.scrape.secret_values import SecretValues
 from seedling.scrape.selecting import field_text, is_json_path
+from seedling.scrape.spider_messages import SpiderEnd, SpiderProgress, send
 
 PROGRESS_SECONDS = 0.5  # between two progress lines
 MAX_TEXT_CHARACTERS = 1_000_000
@@ -49,65 +50,63 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         self.failed = self.items_found = self.finished = self.pages = 0
         self._reported = 0.0
 
-    def write(self, record: Mapping[str, Any], page: str, item_id: str, body: str | None = None) -> None:
+    def write(self, record: CrawledItem, page: str, item_id: str, body: str | None = None) -> None:
         """Store an item, or why it is rejected. item_id: unique on its page; body: the key of its content."""
         if self.secrets:
-            record, page, item_id = (
-                self.secrets.masked_values(dict(record)),
-                self.secrets.masked(page),
-                self.secrets.masked(item_id),
-            )
+            record = self.secrets.masked_values(record)
+            page, item_id = self.secrets.masked(page), self.secrets.masked(item_id)
         self.store.store_item(record, self.visit, page=page, item_id=item_id, body=body)
         self.finished += 1
         self.report_progress()
 
-    def item(
-        self, metadata: dict[str, Any], item_id: str, text: str | None, image_url: str | None
-    ) -> Iterator[Request]:
-        """Store an item with a text, or yield the request for its image.
-
-        metadata: its origin, page, fields, license and attribution.
-        """
-        page = metadata["page"]
+    def item(self, found: FoundItem, item_id: str, text: str | None, image_url: str | None) -> Iterator[Request]:
+        """Store an item with a text, or yield the request for its image."""
+        page = found["page"]
         if not self.images:
             fault = "empty" if not text else "too_many_characters" if len(text) > MAX_TEXT_CHARACTERS else None
-            self.write({**metadata, **({"reason": fault} if fault else {"text": text})}, page, item_id)
+            record = as_crawled(found)
+            if fault:
+                record["reason"] = fault
+            else:
+                record["text"] = str(text)
+            self.write(record, page, item_id)
         elif not image_url:
-            self.write({**metadata, "reason": "no_image"}, page, item_id)
+            self.write(as_crawled(found) | {"reason": "no_image"}, page, item_id)
         elif not image_url.startswith(("http://", "https://")):
-            self.write({**metadata, "reason": "not_http"}, page, item_id)
+            self.write(as_crawled(found) | {"reason": "not_http"}, page, item_id)
         else:
             request = Request(
                 image_url,
                 callback=self.content,
                 errback=self.no_content,
-                cb_kwargs={"metadata": metadata, "item_id": item_id},
+                cb_kwargs={"found": found, "item_id": item_id},
                 meta={"content": True},
                 dont_filter=True,
             )
             request.cb_kwargs["address"] = request.url  # before any redirect
             yield request
 
-    def content(self, response: Response, metadata: dict[str, Any], item_id: str, address: str | None = None) -> None:
+    def content(self, response: Response, found: FoundItem, item_id: str, address: str | None = None) -> None:
         """Store an item whose image has arrived, if its first bytes are valid. address: its URL before redirects."""
-        record = {**metadata, "origin": address or response.url}
+        record = as_crawled(found, address or response.url)
         fault = fault_of(response.body)
         if fault:
-            self.write({**record, "reason": fault}, metadata["page"], item_id)
+            self.write(record | {"reason": fault}, found["page"], item_id)
             return
         key = key_of(response.request)
         if record["origin"] != response.url:  # a redirect, which may lead elsewhere the next time
             requested_key = key_of(Request(record["origin"]))
             self.store.store_answer_as(requested_key, record["origin"], key)
             key = requested_key
-        self.write(record, metadata["page"], item_id, body=key)
+        self.write(record, found["page"], item_id, body=key)
 
     def no_content(self, failure: Any) -> None:
         """Store why an image could not be fetched."""
-        arguments = failure.request.cb_kwargs
-        record = {**arguments["metadata"], "origin": arguments["address"], "reason": reason_of(failure)}
-        self.failed += bool(TEMPORARY_FAILURE.match(record["reason"]))
-        self.write(record, arguments["metadata"]["page"], arguments["item_id"])
+        arguments, reason = failure.request.cb_kwargs, reason_of(failure)
+        found: FoundItem = arguments["found"]
+        self.failed += bool(TEMPORARY_FAILURE.match(reason))
+        record = as_crawled(found, arguments["address"])
+        self.write(record | {"reason": reason}, found["page"], arguments["item_id"])
 
     def no_page(self, failure: Any) -> None:
         """Store why a page could not be fetched; the crawl continues with the other pages."""
@@ -133,7 +132,11 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
 
     def not_an_item(self, response: Response, item_id: str, error: Exception) -> None:
         """Store that an item has an invalid address or value; the crawl continues with the others."""
-        record = {"origin": f"{response.url}#{item_id}", "page": response.url, "reason": "not_understood"}
+        record: CrawledItem = {
+            "origin": f"{response.url}#{item_id}",
+            "page": response.url,
+            "reason": "not_understood",
+        }
         self.logger.warning("%s: %s", record["origin"], error)
         self.write(record, response.url, item_id)
 
@@ -167,12 +170,8 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
         if not last and now - self._reported < PROGRESS_SECONDS:
             return
         self._reported = now
-        progress = {
-            "done": self.finished,
-            "total": self.total(),
-            **self.crawler.seedling_rate_limiter.busiest_host(),
-        }
-        print(json.dumps(progress), flush=True)
+        host = self.crawler.seedling_rate_limiter.busiest_host()
+        send(SpiderProgress(done=self.finished, total=self.total(), host=host))
 
     def total(self) -> int | None:
         """Return the number of items, if it is known before the end."""
@@ -185,15 +184,15 @@ class SourceSpider(scrapy.Spider):  # type: ignore[misc]
             self.counts["absent"] = absent
         if reason == "finished" and not self.failed and self.store.count_items(self.visit)[0]:
             self.store.finish(self.visit, self.counts)
-        print(json.dumps({"closed": reason, "counts": self.counts, "failed": self.failed}), flush=True)
+        send(SpiderEnd(closed=reason, counts=dict(self.counts), failed=self.failed))
 
 
 def json_item(
     source: Any, node: Any, origin: str, response: Response, item_id: str
-) -> tuple[dict[str, Any], str, str | None, str | None]:
+) -> tuple[FoundItem, str, str | None, str | None]:
     """Return the arguments of `SourceSpider.item` for a JSON value."""
     fields = {name: field_text(jmespath.search(path, node)) for name, path in source.fields.items()}
-    metadata = {
+    found: FoundItem = {
         "origin": origin,
         "page": response.url,
         "fields": {name: value for name, value in sorted(fields.items()) if value is not None},
@@ -203,7 +202,7 @@ def json_item(
     text = field_text(jmespath.search(source.text, node)) if source.text else node if isinstance(node, str) else None
     image_url = field_text(jmespath.search(source.image, node)) if source.image else None
     image_address = response.urljoin(image_url) if image_url else None
-    return metadata, item_id, " ".join(text.split()) if text else None, image_address
+    return found, item_id, " ".join(text.split()) if text else None, image_address
 
 
 def _stated(setting: str | None, node: Any) -> str | None:

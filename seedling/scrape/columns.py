@@ -15,6 +15,7 @@ from seedling.config.sources import TableSource
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError, MissingColumn
 from seedling.scrape.items import visible
+from seedling.workspace import PACKED_FILES
 
 NAME_COLUMNS = "Name the columns in params.yaml, scrape.sources."  # commands without a params.yaml replace this remedy
 # `seedling init` uses one of these names if the table lacks the standard name and has exactly one of them.
@@ -40,7 +41,6 @@ SPLIT_NAMES: Mapping[str, str] = {
 # Columns of `seedling export`, beside those that a reader needs; a table with all of them is such an export.
 EXPORTED = ("id", "label_source", "weight", "confidence", "origin", "attribution", "stage")
 
-PACKED_FILES = "packed/part-*.parquet"  # written by `seedling init --pack`
 PACKED_COLUMNS = ("label", "split", "id")  # of these files, beside the content
 
 

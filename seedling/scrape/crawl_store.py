@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from seedling.errors import DamagedFile
 from seedling.faults import explain
+from seedling.records.crawl_rates import CrawlRatePoint
+from seedling.scrape.items import CrawledItem
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS visits (
@@ -167,9 +169,7 @@ class CrawlStore:
         """Delete an answer that must be requested again."""
         self._base.execute("DELETE FROM answers WHERE key = ?", (key,))
 
-    def store_item(
-        self, record: Mapping[str, Any], visit: int, *, page: str, item_id: str, body: str | None = None
-    ) -> None:
+    def store_item(self, record: CrawledItem, visit: int, *, page: str, item_id: str, body: str | None = None) -> None:
         """Store an item's record. item_id: unique on its page; body: the key of the answer with its content."""
         record_json = json.dumps(record, sort_keys=True, ensure_ascii=False)
         self._base.execute(
@@ -181,7 +181,7 @@ class CrawlStore:
         """Delete a record that is no longer true, such as that a page failed."""
         self._base.execute("DELETE FROM items WHERE origin = ? AND place = ?", (origin, item_id))
 
-    def items(self, until: int) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+    def items(self, until: int) -> Iterator[tuple[CrawledItem, bytes | None]]:
         """Yield each item's record by origin, from the last visit up to `until` that saw it, with its content if any.
 
         Failures are from the visit `until` alone, and only for items that no visit found.
@@ -252,11 +252,11 @@ class CrawlStore:
         """Store a point of the rate plot: rate, low, high, answers and refusals, this many seconds after the start."""
         self._base.execute("INSERT INTO pace VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (visit, host, seconds, *state))
 
-    def rates(self) -> list[dict[str, Any]]:
+    def rates(self) -> tuple[CrawlRatePoint, ...]:
         """Return the points of the rate plot, of the last visit that has any."""
         cursor = self._base.execute("SELECT * FROM pace WHERE visit = (SELECT MAX(visit) FROM pace) ORDER BY rowid")
         names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return tuple(CrawlRatePoint(**dict(zip(names, row, strict=True))) for row in cursor)
 
 
 def _unpacked(stored: bytes) -> bytes:

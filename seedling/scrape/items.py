@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Required, TypedDict
 
 JOINERS = frozenset("\u200c\u200d")
 BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # fillers: letters by their Unicode category, but invisible
@@ -31,6 +32,42 @@ class Item:
     fields: Mapping[str, str] = field(default_factory=dict)  # that label rules read
     reason: str | None = None
     file: str | None = None  # the item's file, relative to data/; None for an item of a table or of the web
+
+
+class FoundItem(TypedDict):
+    """An item of a page or of an API, before its image is requested: Scrapy passes it from request to answer.
+
+    origin: the item's own address; page: that of the page; license, attribution: None if nothing states them.
+    """
+
+    origin: str
+    page: str
+    fields: dict[str, str]
+    license: str | None
+    attribution: str | None
+
+
+class CrawledItem(TypedDict, total=False):
+    """An item as the crawl store has it in JSON: as found, and its text or the reason why it is rejected."""
+
+    origin: Required[str]
+    page: Required[str]
+    fields: dict[str, str]
+    license: str | None
+    attribution: str | None
+    text: str
+    reason: str
+
+
+def as_crawled(found: FoundItem, origin: str | None = None) -> CrawledItem:
+    """Return the item without text and reason. origin: its own address, if it differs from the one that was found."""
+    return {
+        "origin": origin or found["origin"],
+        "page": found["page"],
+        "fields": found["fields"],
+        "license": found["license"],
+        "attribution": found["attribution"],
+    }
 
 
 def visible(text: str) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,12 @@ from seedling.config.sources import LabelRule
 from seedling.dataset.class_indices import index_by_class
 from seedling.errors import InputError
 from seedling.plugins import defined_in, plugin_functions
+from seedling.records.intervals import EstimateRecord
+from seedling.records.stage_notes import RuleRecord
 from seedling.scrape.items import tidy_label
 from seedling.stats.statistics import Floats, wilson
+from seedling.workspace import LABELING_FILE
 
-LABELING_FILE = "labeling.py"  # in data/, so that a change of it is a change of the stage's input
 ENTRY_POINTS = "seedling.labeling"
 Votes = tuple[tuple[str, str], ...]  # rule and label, in the rules' order
 Function = Callable[[Mapping[str, str]], str | None]
@@ -229,19 +230,21 @@ class Audit:
                 self._evaluated[rule] += 1
                 self._right[rule] += label.casefold() == human.casefold()
 
-    def table(self) -> list[dict[str, Any]]:
+    def table(self) -> tuple[RuleRecord, ...]:
         """Return statistics per rule; precision, with Wilson's interval, on the items that have a human label."""
-        return [
-            {
-                "rule": rule,
-                "votes": self._votes[rule],
-                "coverage": round(self._votes[rule] / self._items, 6),
-                "overlap": round(self._overlaps[rule] / self._items, 6),
-                "conflict": round(self._conflicts[rule] / self._items, 6),
-                "evaluated": self._evaluated[rule],
-                "precision": (
-                    wilson(self._right[rule], self._evaluated[rule]).rounded() if self._evaluated[rule] else None
+        return tuple(
+            RuleRecord(
+                rule=rule,
+                votes=self._votes[rule],
+                coverage=round(self._votes[rule] / self._items, 6),
+                overlap=round(self._overlaps[rule] / self._items, 6),
+                conflict=round(self._conflicts[rule] / self._items, 6),
+                evaluated=self._evaluated[rule],
+                precision=(
+                    EstimateRecord.of(wilson(self._right[rule], self._evaluated[rule]))
+                    if self._evaluated[rule]
+                    else None
                 ),
-            }
+            )
             for rule in sorted(self._votes)
-        ]
+        )

@@ -17,8 +17,8 @@ from seedling.plugins import CODE, is_code
 from seedling.progress import Progress, counted, silent
 from seedling.scrape.folder import read_folder
 from seedling.scrape.items import Item
+from seedling.workspace import PACKED, part_file
 
-PACKED = "packed"
 MAX_ROWS_PER_FILE = 2_000
 MAX_BYTES_PER_FILE = 32 * 2**20
 
@@ -89,7 +89,7 @@ class PartWriter:
             return
         pq.write_table(
             pa.Table.from_pylist(self._rows, schema=self._schema),
-            self._folder / f"part-{self._parts:05d}.parquet",
+            self._folder / part_file(self._parts),
             compression="zstd",
             row_group_size=256,
         )

@@ -17,6 +17,7 @@ from scrapy.http import Request, Response, TextResponse
 from seedling.scrape.base_spider import SourceSpider, reason_of
 from seedling.scrape.browser import in_browser
 from seedling.scrape.content import TEMPORARY_FAILURE
+from seedling.scrape.items import CrawledItem, FoundItem
 from seedling.scrape.selecting import all_text, fingerprint_of, first_text, is_selector, parse_json, select_nodes
 
 AROUND_CHARACTERS = 2_000  # of the text around an item
@@ -61,17 +62,18 @@ class PageSpider(SourceSpider):
         }
         if tag := getattr(self.source, "tag", None):
             fields["tag"] = first_text(node, tag)
-        metadata = {
+        stated = {
+            name: self._stated(name, node, selectors) or of_page[name] for name, selectors in STATED_SELECTORS.items()
+        }
+        found: FoundItem = {
             "origin": response.url if self.source.item is None else f"{response.url}#{item_id}",
             "page": response.url,
             "fields": {name: value for name, value in sorted(fields.items()) if value},
-            **{
-                name: self._stated(name, node, selectors) or of_page[name]
-                for name, selectors in STATED_SELECTORS.items()
-            },
+            "license": stated["license"],
+            "attribution": stated["attribution"],
         }
         address = None if self.source.text else first_text(node, self.source.image or "img::attr(src)")
-        yield from self.item(metadata, item_id, text, response.urljoin(address) if address else None)
+        yield from self.item(found, item_id, text, response.urljoin(address) if address else None)
 
     def _around_image(self, node: Any) -> dict[str, str | None]:
         attributes = {name: first_text(node, f"img::attr({name})") for name in ("alt", "title")}
@@ -154,7 +156,7 @@ class SequenceSpider(PageSpider):
         self.number_of: dict[str, int] = {}  # page → number, while the page or one of its images is pending
         self.faulty: set[int] = set()
 
-    def write(self, record: Mapping[str, Any], page: str, item_id: str, body: str | None = None) -> None:
+    def write(self, record: CrawledItem, page: str, item_id: str, body: str | None = None) -> None:
         """Store an item; the number of a page with a rejected item is requested again in the next visit."""
         if "reason" in record and page in self.number_of:
             self.faulty.add(self.number_of[page])
@@ -167,16 +169,16 @@ class SequenceSpider(PageSpider):
             request.meta["number"] = number
             yield request
 
-    def content(self, response: Response, metadata: dict[str, Any], item_id: str, address: str | None = None) -> None:
+    def content(self, response: Response, found: FoundItem, item_id: str, address: str | None = None) -> None:
         """Store an image of a number's page."""
-        super().content(response, metadata, item_id, address)
-        self._image_finished(response.meta, metadata["page"])
+        super().content(response, found, item_id, address)
+        self._image_finished(response.meta, found["page"])
 
     def no_content(self, failure: Any) -> None:
         """Store why an image could not be fetched; after a temporary failure the number is not done."""
         super().no_content(failure)
         if not TEMPORARY_FAILURE.match(reason_of(failure)):
-            self._image_finished(failure.request.meta, failure.request.cb_kwargs["metadata"]["page"])
+            self._image_finished(failure.request.meta, failure.request.cb_kwargs["found"]["page"])
 
     def _image_finished(self, meta: Mapping[str, Any], page: str) -> None:
         if "number" in meta:
@@ -235,7 +237,14 @@ class SequenceSpider(PageSpider):
             elif self.images:
                 settings = {name: getattr(self.source, name) for name in STATED_SELECTORS}
                 stated = {name: text for name, text in settings.items() if text and not is_selector(text)}
-                self.content(response, {"page": response.url, "fields": {}, **stated}, "0")
+                found: FoundItem = {
+                    "origin": response.url,
+                    "page": response.url,
+                    "fields": {},
+                    "license": stated.get("license"),
+                    "attribution": stated.get("attribution"),
+                }
+                self.content(response, found, "0")
             else:
                 self.no_item(response.url, "not_a_page", "0")
         self.pending[number] -= 1

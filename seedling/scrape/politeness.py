@@ -21,6 +21,7 @@ from seedling.scrape.crawl_store import CrawlStore
 from seedling.scrape.downloading import Refused
 from seedling.scrape.rate_finder import RateFinder
 from seedling.scrape.secret_values import origin_of
+from seedling.scrape.spider_messages import HostRate
 
 MAX_WAIT_SECONDS = 120.0  # a site that requests a longer wait is not requested again in this visit
 MAX_REFUSALS_IN_A_ROW = 12
@@ -168,13 +169,13 @@ class RateLimiter:
             if not self._fixed and host.finder.answers:
                 self._store.store_host(name, host.finder.rate, host.finder.low, host.finder.high)
 
-    def busiest_host(self) -> dict[str, Any]:
-        """Return the state of the host with most answers, for the progress line."""
+    def busiest_host(self) -> HostRate | None:
+        """Return the state of the host with most answers, for the progress line; None before the first answer."""
         busy = max(self.hosts.values(), key=lambda host: host.finder.answers, default=None)
         if busy is None:
-            return {}
+            return None
         rate, low, high, answers, refusals = busy.finder.state()
-        return {"rate": rate, "low": low, "high": high, "answers": answers, "refusals": refusals}
+        return HostRate(rate=rate, low=low, high=high, answers=answers, refusals=refusals)
 
 
 def _host(request: Request) -> str:

@@ -2,6 +2,8 @@
 
     python -m seedling.scrape.spider     with the source and the path of its crawl store as JSON on standard input
 
+A run has its spiders forked by seedling/scrape/spider_server.py instead, which spares the imports of all but the first.
+
 Writes answers and items to the source's crawl store, and progress lines to standard output.
 """
 
@@ -113,7 +115,11 @@ def not_understood(failure: Any, response: Response, spider: SourceSpider) -> No
 
 def main() -> None:
     """Collect the source that standard input describes."""
-    request = json.load(sys.stdin)
+    collect(json.load(sys.stdin))
+
+
+def collect(request: dict[str, Any]) -> None:
+    """Collect a source. request: `source`, `store`, `visit`, `proxy`, `images`, `leader` (parent process id)."""
     end_with(request.get("leader", os.getppid()))
     register_functions()
     source: Any = TypeAdapter(Source).validate_python(request["source"])

@@ -13,6 +13,7 @@ from seedling.scrape.content import TEMPORARY_FAILURE
 from seedling.scrape.crawl_store import CrawlStore
 from seedling.scrape.web import name_of
 from seedling.terminal.notices import state_once
+from seedling.workspace import PARTS, crawl_store_file
 
 
 def rename_visit(sources: Sequence[Source], folder: Path, old: str, new: str | None) -> None:
@@ -22,7 +23,7 @@ def rename_visit(sources: Sequence[Source], folder: Path, old: str, new: str | N
     folder: with the sources' crawl stores.
     """
     for source in visited_sources(sources):
-        path = folder / f"{name_of(source)}.sqlite"
+        path = folder / crawl_store_file(name_of(source))
         if path.is_file():
             with CrawlStore(path) as store:
                 store.rename_visit(old, new or "")
@@ -33,7 +34,7 @@ def same_rows(visited: Path, output: Path) -> bool:
 
     visited, output: two generations of scrape. Temporary failures are reported: the next visit requests them again.
     """
-    names, names_before = ({path.name for path in folder.glob("part-*.parquet")} for folder in (visited, output))
+    names, names_before = ({path.name for path in folder.glob(PARTS)} for folder in (visited, output))
     if names != names_before or not output.is_dir():
         return False
     if not all(filecmp.cmp(visited / name, output / name, shallow=False) for name in names):

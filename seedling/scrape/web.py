@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 
 from seedling.config.sources import ApiSource, CrawlSource, SequenceSource
@@ -26,12 +24,16 @@ from seedling.faults import explain
 from seedling.files.data_files import inside
 from seedling.parallel.memory_limit import described_limit
 from seedling.progress import Progress
+from seedling.records.crawl_rates import CrawlRates
 from seedling.scrape.content import TEMPORARY_FAILURE
 from seedling.scrape.crawl_store import CrawlStore
 from seedling.scrape.items import Item
 from seedling.scrape.saved_site import serve_folder
 from seedling.scrape.secret_values import SecretValues, check_secrets
 from seedling.scrape.selecting import is_json_path, is_selector, is_xpath
+from seedling.scrape.spider_messages import HostRate, SpiderEnd, receive
+from seedling.scrape.spider_process import spider_process
+from seedling.workspace import crawl_rates_file, crawl_store_file
 
 Web = CrawlSource | SequenceSource | ApiSource
 OTHER_SETTINGS = (  # that do not change what is requested
@@ -116,7 +118,7 @@ def collect(
             proxy = None
         persistent = None if proxy else crawl_stores
         folder = persistent or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seedling-web-")))
-        path = folder / f"{name_of(source)}.sqlite"
+        path = folder / crawl_store_file(name_of(source))
         with CrawlStore(path) as store:
             _check_order(as_of, store.visits(), name_of(source))
             visit, finished = store.visit(as_of, _definition(source, images))
@@ -125,7 +127,7 @@ def collect(
             counts = _run_spider(source, path, visit, proxy, images, progress)
         with CrawlStore(path) as store:
             if not finished and crawl_stores is not None:
-                _write_rates(crawl_stores / f"{name_of(source)}.pace.json", source, store)
+                _write_rates(crawl_stores / crawl_rates_file(name_of(source)), source, store)
             _check_items(source, store, visit)
         yield Crawl(path, visit, counts)
 
@@ -263,41 +265,24 @@ def _run_spider(
     source: Web, store: Path, visit: int, proxy: str | None, images: bool, progress: Progress
 ) -> dict[str, int]:
     request = {"source": source.model_dump(), "store": str(store), "visit": visit, "proxy": proxy, "images": images}
-    request["leader"] = os.getpid()
-    command = [sys.executable, "-P", "-m", "seedling.scrape.spider"]
-    closed: dict[str, Any] | None = None
+    end: SpiderEnd | None = None
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        spider = subprocess.Popen(  # noqa: S603
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-        try:
-            assert spider.stdin is not None  # noqa: S101  (a pipe, as requested above)
-            assert spider.stdout is not None  # noqa: S101
-            spider.stdin.write(json.dumps(request))
-            spider.stdin.close()
-            for line in spider.stdout:
-                if line.startswith("{"):
-                    message: dict[str, Any] = json.loads(line)
-                    if "closed" in message:
-                        closed = message
-                    else:
-                        progress(progress_line(name_of(source), message), message["done"], message["total"])
-            spider.wait()
-        finally:
-            if spider.poll() is None:
-                spider.kill()
-                spider.wait()
-        if closed is None:
-            raise _broke_off(source, spider.returncode, _last_error(SecretValues.of(source), errors), store)
-    counts: dict[str, int] = closed["counts"]
-    return counts
+        with spider_process(request, errors) as spider:
+            for line in spider.output:
+                message = receive(line)
+                if isinstance(message, SpiderEnd):
+                    end = message
+                elif message is not None:
+                    progress(progress_line(name_of(source), message.host), message.done, message.total)
+            exit_code = spider.wait()
+        if end is None:
+            raise _broke_off(source, exit_code, _last_error(SecretValues.of(source), errors), store)
+    return end.counts
 
 
 def _write_rates(path: Path, source: Web, store: CrawlStore) -> None:
     """Write the request rates per host for the report, beside the crawl store: a generation's bytes have no times."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rates = {"source": name_of(source), "ceiling": source.requests_per_second, "points": store.rates()}
-    path.write_text(json.dumps(rates), encoding="utf-8")
+    CrawlRates(source=name_of(source), ceiling=source.requests_per_second, points=store.rates()).write(path)
 
 
 def _broke_off(source: Web, returncode: int, last: str, store: Path) -> SeedlingError:
@@ -324,14 +309,14 @@ def _last_error(secrets: SecretValues, errors: IO[str]) -> str:
     return text[-500:].strip()
 
 
-def progress_line(name: str, message: dict[str, Any]) -> str:
+def progress_line(name: str, host: HostRate | None) -> str:
     """Return the live line: the source, its request rate, the bounds of its limit, and how often it was refused."""
-    if not message.get("rate"):
+    if host is None or not host.rate:
         return name
-    line = f"{name} {message['rate']:.3g}/s"
-    if message.get("high"):
-        line += f" (limit {message['low']:.3g} to {message['high']:.3g})"
-    return line + (f", {message['refusals']} refused" if message["refusals"] else "")
+    line = f"{name} {host.rate:.3g}/s"
+    if host.high:
+        line += f" (limit {host.low or 0:.3g} to {host.high:.3g})"
+    return line + (f", {host.refusals} refused" if host.refusals else "")
 
 
 def items_of(source: Web, crawl: Crawl) -> Iterator[Item]:

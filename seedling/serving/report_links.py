@@ -12,9 +12,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from seedling.config.monitoring_params import ReportsParams
+from seedling.workspace import DATA_PAGE, GATES_PAGE, HISTORY_PAGE, REPORT_PAGE, Workspace
 
-PAGES = {"Report": "report.html", "Data": "data.html", "History": "history.html", "Gates": "gates.html"}
-SERVER_FILE = Path(".seedling", "report-server.json")
+PAGES = {"Report": REPORT_PAGE, "Data": DATA_PAGE, "History": HISTORY_PAGE, "Gates": GATES_PAGE}
 PROBE_SECONDS = 5.0
 MAX_PROBE_BYTES = 100_000
 
@@ -29,7 +29,9 @@ def page_links(workspace: Path, params: ReportsParams) -> dict[str, str]:
     base_url = workspace_url(workspace, params)
     if base_url is None:
         return {}
-    return {title: f"{base_url}/{name}" for title, name in PAGES.items() if (workspace / "reports" / name).is_file()}
+    return {
+        title: f"{base_url}/{name}" for title, name in PAGES.items() if (Workspace(workspace).reports / name).is_file()
+    }
 
 
 def workspace_url(workspace: Path, params: ReportsParams) -> str | None:
@@ -42,7 +44,7 @@ def workspace_url(workspace: Path, params: ReportsParams) -> str | None:
 def running_server_url(workspace: Path) -> str | None:
     """Returns the workspace's address at a running `seedling serve-reports` or `seedling schedule`, else None."""
     try:
-        record = json.loads((workspace / SERVER_FILE).read_text(encoding="utf-8"))
+        record = json.loads(Workspace(workspace).report_server.read_text(encoding="utf-8"))
         probes, url, instance = record["probes"], str(record["url"]), str(record["instance"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -68,7 +70,7 @@ def write_server_file(workspace: Path, *, url: str, probes: Sequence[str], insta
     instance: the server's id; probes: addresses at which the server returns it. A run in another container uses the
     second one.
     """
-    path = workspace / SERVER_FILE
+    path = Workspace(workspace).report_server
     path.parent.mkdir(parents=True, exist_ok=True)
     replacement = path.with_name(f"{path.name}.{os.getpid()}")
     replacement.write_text(
@@ -79,7 +81,7 @@ def write_server_file(workspace: Path, *, url: str, probes: Sequence[str], insta
 
 def remove_server_file(workspace: Path, instance: str) -> None:
     """Removes the record, unless another server has replaced it."""
-    path = workspace / SERVER_FILE
+    path = Workspace(workspace).report_server
     try:
         if json.loads(path.read_text(encoding="utf-8")).get("instance") == instance:
             path.unlink()

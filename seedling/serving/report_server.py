@@ -26,6 +26,7 @@ from seedling.config.monitoring_params import ReportsParams
 from seedling.errors import InputError, SeedlingError
 from seedling.serving.http_clients import EVERY_ADDRESS, AllowedHosts
 from seedling.serving.report_links import PAGES, remove_server_file, running_server_url, slug, write_server_file
+from seedling.workspace import Workspace
 
 DEFAULT_PORT = 4300
 START_TIMEOUT_SECONDS = 30.0
@@ -45,7 +46,7 @@ def named_workspaces(workspaces: Sequence[Path]) -> dict[str, Path]:
     """Maps URL names to workspaces; equal names get a number. Raises InputError if a folder is not a workspace."""
     named: dict[str, Path] = {}
     for workspace in dict.fromkeys(path.resolve() for path in workspaces):
-        if not (workspace / "params.yaml").is_file():
+        if not Workspace(workspace).params_file.is_file():
             raise InputError(f"{workspace} is not a Seedling workspace: it has no params.yaml.")
         name, number = slug(workspace.name), 2
         while name in named:
@@ -68,7 +69,7 @@ def report_application(named: Mapping[str, Path], instance: str) -> Starlette:
             (
                 workspace.name,
                 prefix.format(name=name),
-                [(title, file) for title, file in PAGES.items() if (workspace / "reports" / file).is_file()],
+                [(title, file) for title, file in PAGES.items() if (Workspace(workspace).reports / file).is_file()],
             )
             for name, workspace in listed_workspaces.items()
         ]
@@ -108,7 +109,7 @@ def open_report_file(workspace: Path, name: str) -> int | None:
         return None
     folder = -1
     try:
-        folder = os.open(workspace / "reports", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        folder = os.open(Workspace(workspace).reports, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         for part in parts[:-1]:
             inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)

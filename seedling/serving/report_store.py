@@ -8,6 +8,7 @@ from typing import Any
 from seedling.errors import InputError
 from seedling.extras import install_command
 from seedling.serving.report_links import PAGES, slug
+from seedling.workspace import Workspace
 
 UPLOAD_TIMEOUT_SECONDS = 20
 STORE_EXTRAS = {
@@ -39,7 +40,7 @@ def upload_pages(workspace: Path, store: str) -> list[str]:
     folder = f"{root.rstrip('/')}/{slug(workspace.resolve().name)}"
     uploaded = []
     for name in PAGES.values():
-        path = workspace / "reports" / name
+        path = Workspace(workspace).reports / name
         if path.is_file():
             filesystem.makedirs(folder, exist_ok=True)
             filesystem.pipe_file(f"{folder}/{name}", path.read_bytes(), **_content_type(scheme))

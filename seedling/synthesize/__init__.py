@@ -5,11 +5,11 @@ python -m seedling.runner synthesize
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ from seedling.media import images, texts
 from seedling.media.decoded_images import DecodedImages
 from seedling.parallel.pool import in_pieces
 from seedling.progress import Progress, counted, silent
+from seedling.records.stage_notes import SynthesizeNotes, TemplateRecord
 from seedling.stats.randomness import generator
 from seedling.synthesize.generating import generated_rows
 from seedling.synthesize.mixing import MIN_CUT_SHARE, Pair, cut_in, draw_pairs, mix, mixed_label
@@ -30,7 +31,6 @@ from seedling.synthesize.translating import translated_rows
 MIXUP_PER_ROW = {"quick": 0.5, "normal": 1.0, "thorough": 2.0}  # by effort
 MAX_MIXUP_ROWS = 4000  # in total where synthesize.mixup is not set
 IMAGE_METHODS = ("mixup", "cutmix", "cut_and_paste", "negatives", "generate", "translate")  # params with a number
-PARENT_COLUMNS = ("fold", "label", "weight", "group")  # that a mixup or CutMix row depends on
 MAX_PAIRS_PER_BATCH, MAX_MEGABYTES_PER_BATCH = 128, 8
 
 
@@ -49,8 +49,8 @@ def synthesize(
     Raises InputError for params of the other modality, and for templates that cannot be filled or name an unknown
     class.
     """
-    rows, classes = read(validated), read_manifest(validated)["classes"]
-    notes: dict[str, Any] = {}
+    rows, classes = read(validated), read_manifest(validated).classes
+    template_records: tuple[TemplateRecord, ...] = ()
     _check_modality(params, config)
     with GenerationWriter(output, stage="synthesize", modality=config.modality) as writer:
         new_rows: Iterator[tuple[Row, str | None]]
@@ -65,7 +65,7 @@ def synthesize(
             )
         else:
             templates_by_class = _templates_by_class(params, classes)
-            notes = _template_notes(templates_by_class, params, data)
+            template_records = _template_records(templates_by_class, params, data)
             new_rows = _template_rows(rows, templates_by_class, params, config, data, progress)
         rows_in = 0
         seen: set[str] = set()
@@ -76,7 +76,7 @@ def synthesize(
             else:
                 writer.keep(row)
             seen.add(row.id)
-        writer.close(rows_in=rows_in, classes=classes, **notes)
+        writer.close(rows_in=rows_in, classes=classes, notes=SynthesizeNotes(templates=template_records))
 
 
 def _check_modality(params: SynthesizeParams, config: WorkspaceConfig) -> None:
@@ -112,18 +112,28 @@ def _mixed_rows(
         )
         drawn += [(method, pair) for pair in pairs]
     parent_ids = {parent_id for _, pair in drawn for parent_id in (pair.first, pair.second)}
-    encoded: dict[str, Any] = dict(payloads([collected], parent_ids)) if drawn else {}
-    images_by_id: dict[str, ParentImage] = {
-        row_id: (image, {name: parents.at[row_id, name] for name in PARENT_COLUMNS})
-        for row_id, image in encoded.items()
-    }
+    encoded = payloads([collected], parent_ids) if drawn else ()
+    images_by_id = {row_id: ParentImage.of(image, parents.loc[row_id].to_dict()) for row_id, image in encoded}
     jobs = (MixJob(method, pair, images_by_id[pair.first], images_by_id[pair.second]) for method, pair in drawn)
     rows = chain.from_iterable(in_pieces(MixBatch(params.weight, tuple(classes), config), _batches(jobs)))
     for row in counted(rows, progress, "mix images", len(drawn)):
         yield row, None
 
 
-ParentImage = tuple[bytes, dict[str, Any]]  # the encoded image, and the columns PARENT_COLUMNS
+class ParentImage(NamedTuple):
+    """An image to mix, with the columns that a mixup or CutMix row depends on. fold: None if every model sees it."""
+
+    encoded: bytes
+    fold: int | None
+    label: str
+    weight: float
+    group: str
+
+    @classmethod
+    def of(cls, encoded: bytes | str, columns: Mapping[Hashable, Any]) -> ParentImage:
+        """Take the columns from a row of validate's output."""
+        fold = None if pd.isna(columns["fold"]) else int(columns["fold"])
+        return cls(cast("bytes", encoded), fold, columns["label"], float(columns["weight"]), columns["group"])
 
 
 class MixJob(NamedTuple):
@@ -139,7 +149,7 @@ def _batches(jobs: Iterable[MixJob]) -> Iterator[list[MixJob]]:
     batch, n_bytes = list[MixJob](), 0
     for job in jobs:
         batch.append(job)
-        n_bytes += len(job.first[0]) + len(job.second[0])
+        n_bytes += len(job.first.encoded) + len(job.second.encoded)
         if len(batch) == MAX_PAIRS_PER_BATCH or n_bytes > MAX_MEGABYTES_PER_BATCH * 2**20:
             yield batch
             batch, n_bytes = [], 0
@@ -166,9 +176,8 @@ class MixBatch:
         return [self._mix(*job) for job in jobs]
 
     def _mix(self, method: str, pair: Pair, first: ParentImage, second: ParentImage) -> Row:
-        (first_encoded, first_columns), (second_encoded, second_columns) = first, second
         decode: DecodedImages = self._decode  # type: ignore[attr-defined]  # set once, in __post_init__
-        first_pixels, second_pixels = decode(first_encoded), decode(second_encoded)
+        first_pixels, second_pixels = decode(first.encoded), decode(second.encoded)
         share = pair.share
         if method == "mixup":
             pixels = mix(first_pixels, second_pixels, share)
@@ -180,15 +189,15 @@ class MixBatch:
         return Row(
             id=identify(images.content(pixels), [pair.first, pair.second], recipe),
             split="train",
-            fold=None if pd.isna(first_columns["fold"]) else int(first_columns["fold"]),
-            label=(first_columns if share >= 0.5 else second_columns)["label"],
-            label_probs=mixed_label(first_columns["label"], second_columns["label"], share, self.classes),
+            fold=first.fold,
+            label=(first if share >= 0.5 else second).label,
+            label_probs=mixed_label(first.label, second.label, share, self.classes),
             label_source=method,
-            weight=self.weight * min(float(first_columns["weight"]), float(second_columns["weight"])),
+            weight=self.weight * min(first.weight, second.weight),
             confidence=max(share, 1 - share),
             parent_ids=[pair.first, pair.second],
             recipe=recipe,
-            group=first_columns["group"],
+            group=first.group,
             payload=images.encode(pixels),
         )
 
@@ -216,22 +225,22 @@ def _label_text(params: SynthesizeParams, label: str) -> str:
     return params.label_names.get(label, label.replace("_", " "))
 
 
-def _template_notes(
+def _template_records(
     templates_by_class: dict[str, list[Template]], params: SynthesizeParams, data: Path | None
-) -> dict[str, Any]:
+) -> tuple[TemplateRecord, ...]:
     """Return the number of sentences per template, for the manifest."""
-    notes = [
-        {
-            "class": label,
-            "text": template.text,
-            "possible": count_sentences(template, data, _label_text(params, label)),
-        }
+    records = tuple(
+        TemplateRecord(
+            label=label,
+            text=template.text,
+            possible=count_sentences(template, data, _label_text(params, label)),
+        )
         for label, templates in sorted(templates_by_class.items())
         for template in templates
-    ]
-    if empty := [note["text"] for note in notes if note["possible"] == 0]:
+    )
+    if empty := [record.text for record in records if record.possible == 0]:
         raise InputError(f"params.yaml: synthesize.templates: '{empty[0]}': its `never` forbids every sentence.")
-    return {"templates": notes} if notes else {}
+    return records
 
 
 def _template_rows(

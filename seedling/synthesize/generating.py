@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -93,7 +93,7 @@ def generated_rows(
 
 
 def _rows_of_class(
-    generated: GeneratedClass, copies: CopyFilter, weight: float, details: Mapping[str, Any]
+    generated: GeneratedClass, copies: CopyFilter, weight: float, details: Mapping[str, int | str]
 ) -> Iterator[tuple[Row, str | None]]:
     """Yield a row per generated image, and the reason to reject it or None. details: of the training, for recipes."""
     learnt_from = identify(b"", generated.training_ids)
@@ -246,7 +246,7 @@ class _GeneratorTraining:
     def _generate(self, pretrained: ImageFlow, fold: int, watch: Watcher) -> list[GeneratedClass]:
         fold_rows = self.parents[self.parents["fold"] == fold]
         flow = pretrained.copy(self._context(fold, device=fold))
-        labels = pd.Index(self.classes).get_indexer(fold_rows["label"]).astype(np.int64)
+        labels = pd.Index(self.classes).get_indexer(pd.Index(fold_rows["label"])).astype(np.int64)
         flow.fit(np.stack([self.small_images[row_id] for row_id in fold_rows.index]), labels, watch)
         is_gray = all(images.is_gray(self.small_images[row_id]) for row_id in self.parents.index)
         generated = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,11 @@ from seedling.dataset.generation import Row, identify, payloads, recipe_json
 from seedling.errors import InputError
 from seedling.media import images
 from seedling.media.decoded_images import DecodedImages
-from seedling.plugins import AUGMENTING, defined_in, plugin_functions
+from seedling.plugins import AUGMENTING_GROUP, defined_in, plugin_functions
 from seedling.progress import Progress, counted
 from seedling.stats.randomness import generator, how_many
 from seedling.synthesize.cutting import Finder, Mask, NoObject, draw_placement, object_mask, paste, remove_object
+from seedling.workspace import AUGMENTING_FILE
 
 
 def cut_rows(
@@ -69,13 +70,13 @@ def cut_rows(
 class _Images:
     """Encoded images and packed masks, decoded on demand: the pixels of 1,000 photographs do not fit into memory."""
 
-    def __init__(self, encoded: dict[str, Any], max_megapixels: float) -> None:
+    def __init__(self, encoded: Mapping[str, bytes | str], max_megapixels: float) -> None:
         self._encoded, self._decode = encoded, DecodedImages(max_megapixels)
         self._masks: dict[str, tuple[NDArray[np.uint8], tuple[int, int]]] = {}
 
     def pixels(self, row_id: str) -> images.Pixels:
         """Return the decoded image, read-only."""
-        return self._decode(self._encoded[row_id])
+        return self._decode(cast("bytes", self._encoded[row_id]))
 
     def set_mask(self, row_id: str, mask: Mask | None) -> None:
         """Store the object's mask."""
@@ -123,12 +124,12 @@ def _finder(params: SynthesizeParams, data: Path | None) -> Finder | None:
     """Return the user's function that finds objects; None for GrabCut."""
     if params.cut_by == "grabcut":
         return None
-    plugins = plugin_functions(data, params.plugin, AUGMENTING[1], "synthesize.plugin")
+    plugins = plugin_functions(data, params.plugin, AUGMENTING_GROUP, "synthesize.plugin")
     if params.cut_by not in plugins:
         if params.plugin is None:
             raise InputError(
                 f"params.yaml: synthesize.cut_by: '{params.cut_by}' is not a built-in method, and no plugin is named: "
-                f"write grabcut, or name the file in data/ that has the function, such as `plugin: {AUGMENTING[0]}`, "
+                f"write grabcut, or name the file in data/ that has the function, such as `plugin: {AUGMENTING_FILE}`, "
                 "in the same section."
             )
         raise InputError(
@@ -144,9 +145,10 @@ def _file_of(finder: Finder | None) -> str:
 
 def _find_objects(image_store: _Images, objects: pd.DataFrame, finder: Finder | None, progress: Progress) -> None:
     """Find the object of each row, in parallel threads, and store its mask."""
+    origins, labels = objects["origin"], objects["label"]
 
     def find(row_id: str) -> Mask | None:
-        details = {"id": row_id, "origin": objects.at[row_id, "origin"], "label": objects.at[row_id, "label"]}
+        details = {"id": row_id, "origin": origins[row_id], "label": labels[row_id]}
         pixels = image_store.pixels(row_id)
         try:
             location = None if finder is None else finder(pixels.copy(), details)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -78,10 +78,11 @@ def translated_rows(
     for first in range(0, len(drawn), ROWS_PER_BATCH):
         batch = drawn[first : first + ROWS_PER_BATCH]
         ids = {row_id for draw in batch for row_id in (draw.content_id, draw.style_id) if row_id}
-        encoded = dict(payloads([collected], ids))
+        encoded = {row_id: cast("bytes", image) for row_id, image in payloads([collected], ids)}
         progress("translate images", first, len(drawn))
         for draw in batch:
-            yield _translated_row(draw, labeled.loc[draw.content_id], encoded, seen, params, config)
+            parent: Any = labeled.loc[draw.content_id]  # ids are unique, which pandas' stubs cannot know
+            yield _translated_row(draw, parent, encoded, seen, params, config)
 
 
 class StyleDraw(NamedTuple):
@@ -95,19 +96,19 @@ class StyleDraw(NamedTuple):
 def _translated_row(
     draw: StyleDraw,
     parent: pd.Series,
-    encoded: Mapping[str, Any],
+    encoded: Mapping[str, bytes],
     seen: set[bytes],
     params: SynthesizeParams,
     config: WorkspaceConfig,
 ) -> tuple[Row, str | None]:
     """Return the row, and the reason to reject it or None. seen: contents of earlier rows; this one is added."""
     content_id, style_id, share = draw
-    original, reason = images.decode(bytes(encoded[content_id]), config.max_megapixels), None
+    original, reason = images.decode(encoded[content_id], config.max_megapixels), None
     pixels = original
     if style_id is None:
         reason = "no_other_source"
     else:
-        pixels = match_colors(original, images.decode(bytes(encoded[style_id]), config.max_megapixels), share)
+        pixels = match_colors(original, images.decode(encoded[style_id], config.max_megapixels), share)
         if (pixels == original).all():
             reason = "copy_of_a_parent"
     content, parent_ids = images.content(pixels), [content_id] if style_id is None else [content_id, style_id]
@@ -159,7 +160,7 @@ class _StyleRows:
             self._by_fold_and_source[group_to_fold.get(rows.at[row_id, "group"]), sources[row_id]].append(row_id)
         for row_id in sorted(labeled.index):
             self._by_fold_and_source[self._folds[row_id], sources[row_id]].append(row_id)
-            self._classes[sources[row_id]].add(labeled.at[row_id, "label"])
+            self._classes[sources[row_id]].add(self._labels[row_id])
         all_sources = sorted({source for _, source in self._by_fold_and_source})
         self._target_sources = [into] if into is not None else all_sources
         self._cache: dict[tuple[int, str, str], list[str]] = {}

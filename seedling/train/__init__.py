@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 
 from seedling.config.params import NOTHING, TrainParams, WorkspaceConfig
 from seedling.dataset.class_indices import class_indices
-from seedling.dataset.generation import MANIFEST, PayloadReader, read, read_manifest
+from seedling.dataset.generation import PayloadReader, read, read_manifest
 from seedling.dataset.training_rows import TrainingRows, mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
 from seedling.features.encoder_handle import EncoderHandle
-from seedling.features.feature_cache import feature_cache_folder
 from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.device import release_freed_memory
 from seedling.models.losses import balanced
@@ -49,6 +48,7 @@ from seedling.train.tally import Candidate
 from seedling.train.trial import Trial, choose_and_fit, try_candidates
 from seedling.train.unknown import unknown_classes
 from seedling.train.unseen_sources import unseen_sources
+from seedling.workspace import CANDIDATES, DECISION, FEATURE_FILES, MANIFEST, MODEL, Workspace
 
 GRADIENT_STEPS = {"quick": 150, "normal": 240, "thorough": 1500}
 POOL_ROWS = {"quick": 10_000, "normal": 30_000, "thorough": 100_000}
@@ -112,12 +112,12 @@ def train(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     files.write_seconds(workspace, f"train@{round_number}", data.tally)
     _write_json_files(output, round_number, round_inputs, results)
     files.manifest(round_number, data.rows).write(output / MANIFEST)
-    for unfinished in (workspace / ".seedling" / "unfinished").glob(f"train@{round_number}-*"):
+    for unfinished in Workspace(workspace).unfinished.glob(f"train@{round_number}-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_skipped(output: Path, decision: RoundDecision) -> None:
-    decision.record.write(output / "decision.json")
+    decision.record.write(output / DECISION)
     RoundManifestRecord(stage=f"train@{decision.round}", skipped=decision.reason).write(output / MANIFEST)
 
 
@@ -182,8 +182,8 @@ def _write_json_files(output: Path, round_number: int, inputs: RoundInputs, resu
         step_contributions=tuple(contributions),
         **dict(results.analyses),
     )
-    candidates.write(output / "candidates.json")
-    results.round_decision.record.write(output / "decision.json")
+    candidates.write(output / CANDIDATES)
+    results.round_decision.record.write(output / DECISION)
     selective_prediction = abstention(
         evaluation_rows.select(results.predictions),
         evaluation_rows.truth,
@@ -192,7 +192,7 @@ def _write_json_files(output: Path, round_number: int, inputs: RoundInputs, resu
         classes.index(NOTHING) if NOTHING in classes else None,
     )
     model = results.choice.record(classes, config, round_number, inputs.data.n_models, selective_prediction)
-    model.write(output / "model.json")
+    model.write(output / MODEL)
 
 
 def _analyses(inputs: RoundInputs) -> AnalysesRecord:
@@ -220,14 +220,14 @@ def _label_weights(members: tuple[Candidate, ...], data: TrainingData) -> NDArra
 def _previous_decision(folders: InputFolders) -> DecisionRecord | None:
     if folders.teacher is None:
         return None
-    return DecisionRecord.read(folders.teacher / "decision.json")
+    return DecisionRecord.read(folders.teacher / DECISION)
 
 
 def _skip_decision(
     previous: DecisionRecord, round_number: int, rounds: int, folders: InputFolders
 ) -> RoundDecision | None:
     """The decision "skipped" with its reason; None if the round must be trained."""
-    n_pseudo_labels = 0 if folders.pseudo_labels is None else read_manifest(folders.pseudo_labels)["rows"]["kept"]
+    n_pseudo_labels = 0 if folders.pseudo_labels is None else read_manifest(folders.pseudo_labels).rows.kept
     if previous.stop:
         reason = previous.reason if previous.decision == "skipped" else f"the loop stopped after round {previous.round}"
     elif round_number > rounds:
@@ -283,7 +283,7 @@ def _training_data(  # noqa: PLR0913  (the folders and settings that rows and fe
         validation=validation,
         context=FitContext(len(classes), config.seed, steps, mixin=mixin, maker=maker),
         pseudo_labeled=round_number > 0,
-        scratch=workspace / ".seedling" / "unfinished" / f"train@{round_number}-{key}",
+        scratch=Workspace(workspace).unfinished / f"train@{round_number}-{key}",
     )
     return data, frame, maker
 
@@ -297,7 +297,7 @@ def _feature_maker(
 ) -> FeatureMaker:
     """A new feature maker in round 0, later the teacher's: all rounds have the same rows, so it is fitted once."""
     if folders.teacher is None:
-        return make_features(encoder, params.image_side, config, feature_cache_folder(workspace))
+        return make_features(encoder, params.image_side, config, Workspace(workspace).feature_cache)
     return load_features(folders.teacher, config.modality, workspace)
 
 
@@ -314,7 +314,7 @@ def unfinished_key(
     Ids are hashes of the contents, so that the folders themselves need not be read. other_rows: the ids of validation
     rows and the mixed-in rows; teacher: whose features the round uses, None in round 0.
     """
-    fitted = [] if teacher is None else [path.read_bytes() for path in sorted(teacher.glob("features.*"))]
+    fitted = [] if teacher is None else [path.read_bytes() for path in sorted(teacher.glob(FEATURE_FILES))]
     parts = [
         params.model_dump_json(),
         config.model_dump_json(),

@@ -16,6 +16,7 @@ from seedling.models.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from seedling.records.candidates import CandidateRecord, CandidatesRecord
 from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
+from seedling.workspace import CANDIDATES
 
 BUDGET_SECONDS = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # of one core, per round
 HEADS = ("logistic_regression", "svm", "random_forest")
@@ -135,7 +136,7 @@ def later_candidates(teacher: Path) -> LaterCandidates:
     A tree learner whose loss is more than `MAX_LOSS_RATIO` times the smallest one is not trained again, unless it is a
     member. The dense heads always are: they take little time, and rounds are compared on them.
     """
-    record = CandidatesRecord.read(teacher / "candidates.json")
+    record = CandidatesRecord.read(teacher / CANDIDATES)
     tried = [(entry, Candidate.of(entry)) for entry in record.tried]
     best: dict[str, tuple[CandidateRecord, Candidate]] = {}
     for entry, candidate in tried:

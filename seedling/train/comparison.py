@@ -22,6 +22,7 @@ from seedling.train.cross_validation import Predictions, TrainingData, out_of_fo
 from seedling.train.learning_curve import correct_with_folds, worth_in_labels
 from seedling.train.round_decision import RoundDecision, compare_rounds, decide_without_evaluation_rows, mean_scores
 from seedling.train.tally import Candidate
+from seedling.workspace import POOL_PREDICTIONS
 
 N_SEEDS = {"quick": 1, "normal": 3, "thorough": 5}
 
@@ -69,7 +70,7 @@ def decide(
     compared = [candidate for candidate in in_both if not candidate.carried] or in_both
     cheapest = min(compared, key=lambda candidate: predicted_seconds(candidate, data))
     probabilities = probabilities | with_more_seeds(cheapest, probabilities, evaluation_rows, data, params, config)
-    old_pool = np.stack(read_frame(loop.teacher / files.POOL)["probabilities"].to_numpy())
+    old_pool = np.stack(read_frame(loop.teacher / POOL_PREDICTIONS)["probabilities"].tolist())
     old_labels, new_labels = old_pool[:, -n_classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
     accepted_round = loop.previous.accepted_round
     if len(evaluation_rows.truth) == 0:

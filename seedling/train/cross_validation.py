@@ -359,7 +359,7 @@ def _run_on_cluster(data: TrainingData, tasks: Sequence[tuple[Candidate, int]]) 
     The longest tasks start first, so that the cluster does not wait for a single worker at the end.
     """
     results: dict[tuple[Candidate, int], FoldResult | FailedFold] = {
-        task: result for task in tasks if (result := _load_unfinished(data, *task)) is not None
+        task: unfinished for task in tasks if (unfinished := _load_unfinished(data, *task)) is not None
     }
     open_tasks = _longest_first(task for task in tasks if task not in results)
     computed = over_cluster(FoldTask(replace(data, scratch=None, final_models={})), open_tasks)

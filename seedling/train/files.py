@@ -6,6 +6,7 @@ import csv
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,15 @@ from seedling.records.round_manifest import RoundManifestRecord, RoundRowsRecord
 from seedling.stats.statistics import Floats
 from seedling.train.cross_validation import Predictions
 from seedling.train.tally import Candidate, Tally
-
-OUT_OF_FOLD, POOL, CANDIDATES = "out_of_fold.parquet", "pool_predictions.parquet", "candidates.parquet"
-LOSSES = "losses.csv"
+from seedling.workspace import (
+    CANDIDATE_PROBABILITIES,
+    LOSSES,
+    OUT_OF_FOLD,
+    POOL_PREDICTIONS,
+    Workspace,
+    fold_predictions_file,
+    half_folder,
+)
 
 
 def write_predictions(
@@ -51,20 +58,20 @@ def write_predictions(
     pq.write_table(table.replace_schema_metadata(), output / OUT_OF_FOLD, compression="zstd")
     n_fold_models, n_pool, n_classes = predictions.pool.shape
     by_row = predictions.pool.transpose(1, 0, 2).reshape(n_pool, n_fold_models * n_classes).astype(np.float32)
-    pool_columns = {
+    pool_columns: dict[str, pa.Array[Any]] = {
         "id": pa.array(rows.ids[rows.pool].tolist(), pa.string()),
         "half": pa.array(rows.half[rows.pool], pa.int8()),
         "probabilities": _list_column(by_row),
         "dropout_std": _list_column(np.ascontiguousarray(predictions.pool_std.T, dtype=np.float32)),
     }
-    pq.write_table(pa.table(pool_columns), output / POOL, compression="zstd")
+    pq.write_table(pa.table(pool_columns), output / POOL_PREDICTIONS, compression="zstd")
 
 
-def _list_column(values: NDArray[np.float32]) -> pa.Array:
+def _list_column(values: NDArray[np.float32]) -> pa.Array[Any]:
     """A column of lists of equal length from (n_rows, length), without one Python object per row."""
     n_rows, length = values.shape
     offsets = np.arange(n_rows + 1, dtype=np.int32) * length
-    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), pa.float32()))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values.ravel(), pa.float32()))
 
 
 def write_candidates(output: Path, probabilities: Mapping[Candidate, NDArray[np.float32]]) -> None:
@@ -79,17 +86,17 @@ def write_candidates(output: Path, probabilities: Mapping[Candidate, NDArray[np.
         "seeds": pa.array([len(by_seed) for by_seed in probabilities.values()], pa.int32()),
         "probabilities": pa.array([by_seed.ravel() for by_seed in probabilities.values()], pa.list_(pa.float32())),
     }
-    pq.write_table(pa.table(columns), output / CANDIDATES, compression="zstd")
+    pq.write_table(pa.table(columns), output / CANDIDATE_PROBABILITIES, compression="zstd")
 
 
 def read_candidates(folder: Path, classes: int) -> dict[Candidate, Floats]:
     """Read the file of `write_candidates`: (n_seeds, n_evaluated, n_classes) per candidate. classes: their number."""
-    frame = read_frame(folder / CANDIDATES)
+    frame = read_frame(folder / CANDIDATE_PROBABILITIES)[["learner", "recipe", "loss", "seeds", "probabilities"]]
     return {
-        Candidate(row.learner, tuple(row.recipe), row.loss): np.asarray(
-            row.probabilities.astype(np.float64).reshape(row.seeds, -1, classes)
+        Candidate(learner, tuple(recipe), loss): np.asarray(
+            probabilities.astype(np.float64).reshape(seeds, -1, classes)
         )
-        for row in frame.itertuples()
+        for learner, recipe, loss, seeds, probabilities in frame.itertuples(index=False, name=None)
     }
 
 
@@ -98,14 +105,14 @@ def write_carried(output: Path, candidate: Candidate, predictions: Predictions) 
     from safetensors.numpy import save_file
 
     arrays = {name: np.ascontiguousarray(array) for name, array in sorted(vars(predictions).items())}
-    save_file(arrays, output / f"{candidate.name}.predictions.safetensors")
+    save_file(arrays, output / fold_predictions_file(candidate.name))
 
 
 def read_carried(teacher: Path, candidate: Candidate) -> Predictions:
     """Read the predictions that `write_carried` wrote in the round before."""
     from safetensors.numpy import load_file
 
-    path = teacher / f"{candidate.name}.predictions.safetensors"
+    path = teacher / fold_predictions_file(candidate.name)
     with reading(path):
         return Predictions(**load_file(path))
 
@@ -113,7 +120,7 @@ def read_carried(teacher: Path, candidate: Candidate) -> Predictions:
 def copy_carried(teacher: Path, output: Path, candidate: Candidate) -> None:
     """Copy a candidate's models and predictions unchanged."""
     name = candidate.name
-    for source in [*teacher.glob(f"half-*/{name}.*"), teacher / f"{name}.predictions.safetensors"]:
+    for source in [*teacher.glob(f"{half_folder('*')}/{name}.*"), teacher / fold_predictions_file(name)]:
         target = output / source.relative_to(teacher)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
@@ -133,7 +140,7 @@ def write_losses(output: Path, tally: Tally) -> None:
 def write_seconds(workspace: Path, stage: str, tally: Tally) -> None:
     """Write `.seedling/seconds/<stage>.json`, outside the generation, since the seconds differ between runs."""
     seconds = {candidate.name: round(value, 2) for candidate, value in tally.seconds.items()}
-    write_json(workspace / ".seedling" / "seconds" / f"{stage}.json", seconds)
+    write_json(Workspace(workspace).training_seconds(stage), seconds)
 
 
 def manifest(round_number: int, rows: TrainingRows) -> RoundManifestRecord:
@@ -148,5 +155,4 @@ def manifest(round_number: int, rows: TrainingRows) -> RoundManifestRecord:
 
 def classes_of(validated: Path) -> list[str]:
     """The classes, sorted."""
-    classes: list[str] = read_manifest(validated)["classes"]
-    return classes
+    return list(read_manifest(validated).classes)

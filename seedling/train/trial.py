@@ -37,6 +37,7 @@ from seedling.train.cross_validation import (
     take_final_models,
 )
 from seedling.train.tally import Candidate
+from seedling.workspace import half_folder
 
 
 @dataclass
@@ -176,6 +177,7 @@ def choose_and_fit(
         choice = choose(trial.trained, evaluation_rows, seed)
         failed = _fit_final_models(trial, choice, teacher, output)
         if not failed:
+            trial.data.final_models.clear()  # of candidates that were not chosen
             return choice
         for candidate, reason in failed.items():
             del trial.trained[candidate]
@@ -207,7 +209,7 @@ def _fit_final_models(trial: Trial, choice: Choice, teacher: Path | None, output
         predictions.pool[-1] = pool_logits(trial.data, models)
         predictions.pool_std[-1] = pool_std(trial.data, models)
         for half, model in enumerate(models):
-            save_learner(model, output / f"half-{half}" / candidate.name)
+            save_learner(model, output / half_folder(half) / candidate.name)
         if candidate.carried:
             files.write_carried(output, candidate, predictions)
         trial.saved.add(candidate)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from seedling.features.image_cache import ImageCache
 from seedling.media.image_signals import THUMBNAIL_SIDE
 from seedling.models.saving import make_features
 from seedling.progress import Progress, silent
+from seedling.records.stage_notes import ValidateNotes
 from seedling.validate.checks import CheckedRow, check_row
 from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from seedling.validate.fixed_camera import scenes, without_scenes
@@ -33,7 +34,7 @@ from seedling.validate.label_checks import check_labels
 from seedling.validate.quality_flags import quality
 from seedling.validate.splits import assign_folds, carve_test
 
-METRIC_FIELDS = {
+METRIC_FIELDS: dict[str, list[pa.Field[Any]]] = {
     "image": [
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
@@ -50,7 +51,7 @@ METRIC_FIELDS = {
         pa.field("personal_data", pa.bool_()),
     ],
 }
-CHECK_FIELDS = [
+CHECK_FIELDS: list[pa.Field[Any]] = [
     pa.field("nearest_labeled", pa.float32()),
     pa.field("quality", pa.list_(pa.string())),
     pa.field("p_label_error", pa.float32()),
@@ -58,7 +59,7 @@ CHECK_FIELDS = [
     pa.field("is_label_issue", pa.bool_()),
     pa.field("original_label", pa.string()),
 ]
-GROUP_FIELDS = [pa.field("near_group", pa.string())]  # only if sources define groups
+GROUP_FIELDS: list[pa.Field[Any]] = [pa.field("near_group", pa.string())]  # only if sources define groups
 SPLIT_PRIORITY = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_scope": 4, "mixin": 5}
 """Of copies in several splits, the one in the split with the smallest number is kept."""
 CHECK_BATCH_ROWS = 256
@@ -83,7 +84,7 @@ def validate(
 
     Raises InputError if fewer than two classes are left.
     """
-    rows_in = read_manifest(collected)["rows"]["kept"]
+    rows_in = read_manifest(collected).rows.kept
     checked_rows = _check_rows(collected, params, config, image_cache, progress)
     spellings = merge_spellings(checked_rows) if params.merge_case else {}
     has_groups = any(checked.row.group is not None for checked in checked_rows)
@@ -95,24 +96,23 @@ def validate(
     deal_folds(checked_rows, params.folds, config.seed)
     usual = flag_quality(checked_rows)
     maker = features or make_features(None, None, config)
-    label_notes = check_labels(checked_rows, classes, maker, collected, params, config, progress)
+    label_issues = check_labels(checked_rows, classes, maker, collected, params, config, progress)
     extra = METRIC_FIELDS[config.modality] + CHECK_FIELDS + (GROUP_FIELDS if has_groups else [])
     with GenerationWriter(output, stage="validate", modality=config.modality, images=False, extra=extra) as writer:
         _write_rows(writer, checked_rows, extra)
         codes = Counter(code for checked in usable(checked_rows) for code in checked.quality_codes)
-        writer.close(
-            rows_in=rows_in,
-            classes=classes,
+        notes = ValidateNotes(
             merged_spellings=spellings,
             carved_test_rows=carved,
             quality=dict(sorted(codes.items())),
             usual_quality_codes=usual,
-            label_issues=label_notes,
-            **({"fixed_camera": scene_rows} if scene_rows else {}),
+            label_issues=label_issues,
+            fixed_camera=scene_rows,
         )
+        writer.close(rows_in=rows_in, classes=classes, notes=notes)
 
 
-def _write_rows(writer: GenerationWriter, checked_rows: Sequence[CheckedRow], extra: Sequence[pa.Field]) -> None:
+def _write_rows(writer: GenerationWriter, checked_rows: Sequence[CheckedRow], extra: Sequence[pa.Field[Any]]) -> None:
     for checked in checked_rows:
         row = replace(checked.row, extra=_extra_columns(checked, extra))
         if checked.reason:
@@ -134,11 +134,11 @@ def flag_quality(checked_rows: list[CheckedRow]) -> dict[str, int]:
     return usual
 
 
-def _extra_columns(checked: CheckedRow, extra: Sequence[pa.Field]) -> dict[str, Any]:
+def _extra_columns(checked: CheckedRow, extra: Sequence[pa.Field[Any]]) -> dict[str, Any]:
     """The stage's own columns of a row; null if nothing was measured."""
     values = {
         **checked.signals,
-        **checked.label_issue,
+        **({} if checked.label_issue is None else asdict(checked.label_issue)),
         "quality": checked.quality_codes,
         "original_label": checked.original_label,
         "near_group": checked.near_group,
@@ -150,7 +150,7 @@ def _check_rows(
     collected: Path, params: ValidateParams, config: WorkspaceConfig, cache: ImageCache | None, progress: Progress
 ) -> list[CheckedRow]:
     rows, check = stream(collected), partial(check_row, params=params, config=config)
-    total = read_manifest(collected)["rows"]["kept"]
+    total = read_manifest(collected).rows.kept
     checked_rows: list[CheckedRow] = []
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(rows, CHECK_BATCH_ROWS)):

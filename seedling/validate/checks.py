@@ -18,13 +18,22 @@ from seedling.media.image_signals import ImageSignals
 from seedling.media.quality_metrics import text_metrics
 
 
+@dataclass(frozen=True, slots=True)
+class LabelIssue:
+    """Whether a row's label is wrong. p_label_error: 0 to 1; suggested_label: the most probable other class."""
+
+    p_label_error: float
+    suggested_label: str
+    is_label_issue: bool
+
+
 @dataclass(slots=True)
 class CheckedRow:
     """A row without its image, and what validate found out about it.
 
     reason: the reason code if the row is rejected; near_key, thumbnail: compared to find near-duplicates; signals:
-    quality metrics (seedling/media/quality_metrics.py); quality_codes: the quality issues; label_issue: the columns
-    about the label's correctness; original_label: the label before a repair, None if it was not changed; near_group:
+    quality metrics (seedling/media/quality_metrics.py); quality_codes: the quality issues; label_issue: None if
+    the label was not evaluated; original_label: the label before a repair, None if it was not changed; near_group:
     the smallest id among the near-duplicates, which may be fewer rows than the group; source_groups: the groups that
     the row's sources define; spans_sources: whether its near-duplicates are in several source groups.
     """
@@ -35,7 +44,7 @@ class CheckedRow:
     thumbnail: NDArray[np.uint8] | None = None
     signals: Mapping[str, Any] = field(default_factory=dict)
     quality_codes: list[str] = field(default_factory=list)
-    label_issue: Mapping[str, Any] = field(default_factory=dict)
+    label_issue: LabelIssue | None = None
     original_label: str | None = None
     near_group: str | None = None
     source_groups: frozenset[str] = frozenset()

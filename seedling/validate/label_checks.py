@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,11 @@ from seedling.features.distances import distances
 from seedling.label_quality.label_issues import CannotEvaluateLabels, LabelIssues, find_label_issues
 from seedling.models.model import single_threaded
 from seedling.progress import Progress
+from seedling.records.intervals import EstimateRecord
+from seedling.records.stage_notes import ClassLabelIssues, LabelIssueEstimate, LabelPair, NotEstimated, ReviewTime
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Ints
-from seedling.validate.checks import CheckedRow
+from seedling.validate.checks import CheckedRow, LabelIssue
 from seedling.validate.quality_flags import Limit, beyond
 
 MAX_POOL_ROWS = 10_000  # pool rows that are checked, drawn at random by their ids
@@ -42,13 +43,13 @@ def check_labels(
     params: ValidateParams,
     config: WorkspaceConfig,
     progress: Progress,
-) -> dict[str, Any]:
+) -> LabelIssueEstimate | NotEstimated:
     """Find outliers and label issues, note them in the rows, and apply the policy `label_issues`.
 
     checked_rows: with splits and folds. Returns the summary for the manifest's notes.
     """
     if params.label_issues == "ignore":
-        return {"not_estimated": "`validate.label_issues` is `ignore`"}
+        return NotEstimated(not_estimated="`validate.label_issues` is `ignore`")
     kept = [checked for checked in checked_rows if checked.reason is None]
     training = [checked for checked in kept if checked.row.split == "train" and checked.row.label]
     pool = [checked for checked in kept if checked.row.split == "pool"]
@@ -88,7 +89,7 @@ def _finite(inputs: Inputs) -> bool:
 
 def _check_training_labels(
     training: list[CheckedRow], inputs: Inputs, classes: list[str], params: ValidateParams
-) -> dict[str, Any]:
+) -> LabelIssueEstimate | NotEstimated:
     row_numbers = np.array(
         [number for number, checked in enumerate(training) if checked.row.fold is not None], dtype=np.intp
     )
@@ -101,23 +102,24 @@ def _check_training_labels(
         weights = np.array([checked.row.weight for checked in evaluated], dtype=np.float64)
         issues = find_label_issues(inputs.take(row_numbers), labels, fold, weights, len(classes))
     except CannotEvaluateLabels as error:
-        return {"not_estimated": str(error)}
+        return NotEstimated(not_estimated=str(error))
     _note_label_issues(evaluated, issues, classes)
     left = left_to_people(issues.flagged, labels, classes)
     repaired = repair(evaluated, issues, params.label_issues, set(left))
-    return {
-        "labels": int((~np.isnan(issues.p_label_error)).sum()),
-        "expected": round(issues.expected, 3),
-        "between": [round(limit, 3) for limit in issues.between],
-        "flagged": int(issues.flagged.sum()),
-        "policy": params.label_issues,
-        "repaired": repaired,
-        "unrepaired_classes": left,
-        "by_class": [_class_summary(issues, labels == index, label) for index, label in enumerate(classes)],
-        "pairs": _label_pairs(evaluated, issues, classes),
-        "items_per_minute": params.items_per_minute,
-        "budget": budget(issues, params.items_per_minute),
-    }
+    low, high = issues.between
+    return LabelIssueEstimate(
+        labels=int((~np.isnan(issues.p_label_error)).sum()),
+        expected=round(issues.expected, 3),
+        between=(round(low, 3), round(high, 3)),
+        flagged=int(issues.flagged.sum()),
+        policy=params.label_issues,
+        repaired=repaired,
+        unrepaired_classes=tuple(left),
+        by_class=tuple(_class_summary(issues, labels == index, label) for index, label in enumerate(classes)),
+        pairs=_label_pairs(evaluated, issues, classes),
+        items_per_minute=params.items_per_minute,
+        budget=budget(issues, params.items_per_minute),
+    )
 
 
 def _note_label_issues(evaluated: list[CheckedRow], issues: LabelIssues, classes: list[str]) -> None:
@@ -125,11 +127,7 @@ def _note_label_issues(evaluated: list[CheckedRow], issues: LabelIssues, classes
         evaluated, issues.p_label_error, issues.suggested_label, issues.flagged, strict=True
     ):
         if not np.isnan(p_label_error):
-            checked.label_issue = {
-                "p_label_error": float(p_label_error),
-                "suggested_label": classes[suggested_label],
-                "is_label_issue": bool(flagged),
-            }
+            checked.label_issue = LabelIssue(float(p_label_error), classes[suggested_label], bool(flagged))
 
 
 def left_to_people(flagged: NDArray[np.bool_], labels: Ints, classes: Sequence[str]) -> list[str]:
@@ -144,16 +142,16 @@ def left_to_people(flagged: NDArray[np.bool_], labels: Ints, classes: Sequence[s
     ]
 
 
-def _class_summary(issues: LabelIssues, in_class: NDArray[np.bool_], label: str) -> dict[str, Any]:
-    return {
-        "class": label,
-        "rows": int(in_class.sum()),
-        "expected": round(float(np.nansum(issues.p_label_error[in_class])), 3),
-        "flagged": int(issues.flagged[in_class].sum()),
-    }
+def _class_summary(issues: LabelIssues, in_class: NDArray[np.bool_], label: str) -> ClassLabelIssues:
+    return ClassLabelIssues(
+        label=label,
+        rows=int(in_class.sum()),
+        expected=round(float(np.nansum(issues.p_label_error[in_class])), 3),
+        flagged=int(issues.flagged[in_class].sum()),
+    )
 
 
-def _label_pairs(evaluated: list[CheckedRow], issues: LabelIssues, classes: list[str]) -> list[dict[str, Any]]:
+def _label_pairs(evaluated: list[CheckedRow], issues: LabelIssues, classes: list[str]) -> tuple[LabelPair, ...]:
     """The most common pairs of original and suggested label among the label issues."""
     counts = Counter(
         (str(checked.original_label or checked.row.label), classes[suggested_label])
@@ -161,13 +159,13 @@ def _label_pairs(evaluated: list[CheckedRow], issues: LabelIssues, classes: list
         if flagged
     )
     most_common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_PAIRS]
-    return [
-        {"original_label": original, "suggested_label": suggested, "rows": rows}
+    return tuple(
+        LabelPair(original_label=original, suggested_label=suggested, rows=rows)
         for (original, suggested), rows in most_common
-    ]
+    )
 
 
-def budget(issues: LabelIssues, items_per_minute: float) -> list[dict[str, Any]]:
+def budget(issues: LabelIssues, items_per_minute: float) -> tuple[ReviewTime, ...]:
     """The share of wrong labels that a person finds in each of `REVIEW_MINUTES`, in descending order of p_label_error.
 
     The list ends with the first review time that covers all rows.
@@ -176,15 +174,15 @@ def budget(issues: LabelIssues, items_per_minute: float) -> list[dict[str, Any]]
     entries = []
     for minutes in REVIEW_MINUTES:
         rows = min(evaluated, int(minutes * items_per_minute))
-        entries.append({"minutes": minutes, "rows": rows, "share": issues.share_found(rows).rounded()})
+        entries.append(ReviewTime(minutes=minutes, rows=rows, share=EstimateRecord.of(issues.share_found(rows))))
         if rows == evaluated:
             break
-    return entries
+    return tuple(entries)
 
 
 def repair(evaluated: list[CheckedRow], issues: LabelIssues, policy: str, excluded_labels: set[str]) -> int:
     """Apply the policy to the label issues. Returns the number of changed rows, which keep their `original_label`."""
-    actions: dict[str, Callable[[CheckedRow], None]] = {
+    actions: dict[str, Callable[[CheckedRow, LabelIssue], None]] = {
         "drop": _drop,
         "relabel": _relabel,
         "down-weight": _down_weight,
@@ -192,23 +190,25 @@ def repair(evaluated: list[CheckedRow], issues: LabelIssues, policy: str, exclud
     if policy not in actions:
         return 0
     flagged: Ints = np.flatnonzero(issues.flagged)
-    chosen = [evaluated[number] for number in flagged if evaluated[number].row.label not in excluded_labels]
-    for checked in chosen:
-        checked.original_label = checked.row.label
-        actions[policy](checked)
-    return len(chosen)
+    repaired = 0
+    for checked in (evaluated[number] for number in flagged):
+        if checked.row.label not in excluded_labels and checked.label_issue is not None:
+            checked.original_label = checked.row.label
+            actions[policy](checked, checked.label_issue)
+            repaired += 1
+    return repaired
 
 
-def _drop(checked: CheckedRow) -> None:
+def _drop(checked: CheckedRow, _: LabelIssue) -> None:
     checked.reason = "label_issue"
 
 
-def _relabel(checked: CheckedRow) -> None:
+def _relabel(checked: CheckedRow, issue: LabelIssue) -> None:
     # The label no longer comes from a person. Models are trained on such rows but not evaluated on them, because the
     # labels agree with the models by construction.
-    checked.row = replace(checked.row, label=checked.label_issue["suggested_label"], label_source="repaired")
+    checked.row = replace(checked.row, label=issue.suggested_label, label_source="repaired")
 
 
-def _down_weight(checked: CheckedRow) -> None:
-    weight = checked.row.weight * max(1 - checked.label_issue["p_label_error"], MIN_LABEL_WEIGHT)
+def _down_weight(checked: CheckedRow, issue: LabelIssue) -> None:
+    weight = checked.row.weight * max(1 - issue.p_label_error, MIN_LABEL_WEIGHT)
     checked.row = replace(checked.row, weight=weight)

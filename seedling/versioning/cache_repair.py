@@ -9,6 +9,7 @@ from typing import Any
 
 from seedling.files.data_files import OF_DVC
 from seedling.terminal.notices import state_once
+from seedling.workspace import DATA, STAGE_OUTPUTS
 
 
 def recommit_whole_outputs(stage: Any) -> bool:
@@ -34,7 +35,7 @@ def renew_links(repo: Any) -> int:
     if "symlink" not in repo.cache.local.cache_types:
         return 0
     renewed_count = 0
-    for folder in ("data", "generations", "models", "reports"):
+    for folder in (DATA, *STAGE_OUTPUTS):
         for link, target in _broken_links(Path(repo.root_dir, folder)):
             prefix, name = Path(target).parts[-2:]
             cached = Path(repo.cache.local.oid_to_path(prefix + name.removesuffix(".dir")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seedling.config.params import MAX_ROUNDS
 from seedling.pipeline import AUGMENTED, SYNTHESIZED, Stage, row_stages, stages
+from seedling.workspace import MODELS
 
 RUNNER = "python -P -m seedling.runner"  # -P: Python imports no module from the workspace
 HEADER = """\
@@ -48,9 +49,11 @@ def render_dvc_yaml() -> str:
             _render_rounds(
                 table["train@1"],
                 "${rounds}",
-                {"generations/pseudo_label/1": "${item.pseudo_labels}", "models/0": "${item.teacher}"},
+                {table["pseudo_label@1"].output: "${item.pseudo_labels}", table["train@0"].output: "${item.teacher}"},
             ),
-            _render_rounds(table["pseudo_label@1"], f"{{{teachers}}}", {"models/0": "models/${item.teacher}"}),
+            _render_rounds(
+                table["pseudo_label@1"], f"{{{teachers}}}", {table["train@0"].output: f"{MODELS}/${{item.teacher}}"}
+            ),
             _render(table["evaluate"], EVALUATION_OUTPUTS),
         ]
     )

@@ -10,48 +10,48 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from dvc.api import DVCFileSystem
-from dvc.dependency.base import Dependency
-from dvc.dependency.param import ParamsDependency, read_param_file
 from dvc.dvcfile import Lockfile
-from dvc.exceptions import CheckoutError, ConfirmRemoveError, DvcException
-from dvc.lock import LockError
+from dvc.exceptions import CheckoutError, ConfirmRemoveError
 from dvc.repo import Repo, lock_repo
 from dvc.rwlock import rwlock
 from dvc.scm import CloneError, RevError
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.utils.serialize import dump_yaml, load_yaml
-from dvc_data.hashfile.hash import file_md5
 
 from seedling.config.params import load
-from seedling.errors import InputError, SeedlingError, WorkspaceBusy
-from seedling.faults import explain
+from seedling.errors import InputError, SeedlingError
 from seedling.pipeline import Stage, find_stage, stages
 from seedling.progress import Progress, silent
-from seedling.records.summaries import summary
-from seedling.records.test_evaluations import LOG as TEST_EVALUATIONS
+from seedling.records.summaries import StageSummary, summary
 from seedling.runner import check_inputs, gate_changed, run_stage
-from seedling.terminal.notices import state_once
 from seedling.versioning.cache_repair import recommit_whole_outputs, renew_links
+from seedling.versioning.data_tracking import add_settled, pointer_was_pulled, state_ignored
 from seedling.versioning.experiments import save_experiment
-from seedling.versioning.snapshot import FOLDER as SNAPSHOT_FOLDER
-from seedling.versioning.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Listing, Snapshot, copy_inputs, list_data
-from seedling.versioning.tracked_files import check_tracked_files, drop_stale_locks, explain_dvc
-from seedling.versioning.yaml_limits import limit_yaml
+from seedling.versioning.pinned import PinnedData, PinnedParams
+from seedling.versioning.repository import explained_errors, open_repository, replaced_lock, working_in
+from seedling.versioning.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Snapshot, copy_inputs, list_data
+from seedling.versioning.tracked_files import drop_stale_locks
+from seedling.workspace import (
+    DATA,
+    DATA_POINTER,
+    DVC_LOCK,
+    DVC_YAML,
+    GATES_FILE,
+    PARAMS_FILE,
+    TEST_EVALUATIONS,
+    Workspace,
+)
 
-SETTLE_ATTEMPTS = 5
-SETTLE_SECONDS = 1.0
 SNAPSHOT_FILES = (*REQUIRED_FILES, *OPTIONAL_FILES)
 OutcomeKind = Literal["unchanged", "restored", "done"]
 Watch = Callable[[str], AbstractContextManager[Progress]]  # stage name → context manager of its progress callback
@@ -64,7 +64,7 @@ class Outcome:
     stage: str
     how: OutcomeKind
     seconds: float
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: StageSummary = field(default_factory=StageSummary)
 
 
 @dataclass(frozen=True)
@@ -82,58 +82,13 @@ class Execution:
     output_changed: bool = True
 
 
-class PinnedData(Dependency):  # type: ignore[misc]  # DVC has no type annotations
-    """data/ as in the run's snapshot, regardless of later changes in the workspace."""
-
-    def __init__(self, dependency: Dependency, pointer: Any) -> None:
-        """pointer: the output of data.dvc at the start of the run."""
-        super().__init__(dependency.stage, dependency.fs_path)
-        self.meta, self.hash_info, self._pointer = dependency.meta, dependency.hash_info, pointer
-
-    @property
-    def exists(self) -> bool:
-        """Always true, since the snapshot can be restored from DVC's cache."""
-        return True
-
-    def get_hash(self) -> Any:
-        """Return the snapshot's digest."""
-        return self._pointer.hash_info
-
-    def save(self) -> None:
-        """Record the snapshot's digest as the digest of the data that the stage read."""
-        self.meta, self.hash_info = self._pointer.meta, self._pointer.hash_info
-
-
-class PinnedParams(ParamsDependency):  # type: ignore[misc]  # DVC has no type annotations
-    """A params file as in the run's snapshot, regardless of later changes in the workspace."""
-
-    def __init__(self, dependency: ParamsDependency, copy: Path) -> None:
-        """copy: the copy of the file in the snapshot."""
-        super().__init__(dependency.stage, dependency.fs_path, dependency.params)
-        self.hash_info, self._copy = dependency.hash_info, copy
-
-    def read_params(self, flatten: bool = True, **_: Any) -> dict[str, Any]:
-        """Read the values of the dependency's keys from the copy in the snapshot."""
-        values: dict[str, Any] = read_param_file(self.repo.fs, str(self._copy), list(self.params) or None, flatten)
-        return values
-
-    @property
-    def exists(self) -> bool:
-        """Always true, since the snapshot has a copy."""
-        return True
-
-    def isfile(self) -> bool:
-        """Always true, since the snapshot's copy is a file."""
-        return True
-
-
 class Ledger:
     """Runs the stages of a workspace and records them in its dvc.lock."""
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
         logging.getLogger("dvc").setLevel(logging.ERROR)
-        self._repo = _open(workspace)
+        self._repo = open_repository(workspace)
         self._lock = threading.Lock()
         self.watch: Watch = lambda _: nullcontext(silent)
         self.finished: Callable[[Outcome], None] = lambda _: None
@@ -147,11 +102,11 @@ class Ledger:
         drop_stale_locks(Path(self._repo.tmp_dir))
         with self._operation() as repo:
             renew_links(repo)
-        listing = list_data(self.workspace / "data")
+        listing = list_data(Workspace(self.workspace).data)
         self.track_data()
         with self._operation() as repo:
-            (self._pointer,) = self._load(repo, "data.dvc").outs
-            self._state_ignored(repo, listing)
+            (self._pointer,) = self._load(repo, DATA_POINTER).outs
+            state_ignored(repo, self._pointer, self.workspace, listing)
             self.snapshot = copy_inputs(self.workspace, self._pointer.hash_info.value, listing)
         try:
             yield self.snapshot
@@ -159,25 +114,13 @@ class Ledger:
             self.snapshot.drop_data()
             self.snapshot = self._pointer = None
 
-    def _state_ignored(self, repo: Repo, listing: Listing) -> None:
-        """Warn if the workspace's .dvcignore excludes files of data/, since runs do not use them."""
-        if (self._pointer.meta.nfiles or 0) >= len(listing.files):
-            return
-        data = self.workspace / "data"
-        ignored = [name for name in sorted(listing.files) if repo.dvcignore.is_ignored_file(str(data / name))]
-        if ignored:
-            state_once(
-                f"{len(ignored):,} files of data/ are hidden from DVC by {self.workspace / '.dvcignore'}, such as "
-                f"{ignored[0]}, and runs do not use them: remove the pattern, or move the files out of data/."
-            )
-
     def changed_during_run(self) -> list[str]:
         """List the inputs that differ from the snapshot: "params.yaml", "data/ (2 added, 1 changed)"."""
         if self.snapshot is None:
             return []
         changed = self.snapshot.changed_files()
         with self._operation(locked=False) as repo:
-            status = repo.data_status(["data"], granular=True)
+            status = repo.data_status([DATA], granular=True)
         counts = {
             kind: len([path for path in status["uncommitted"].get(name, []) if not str(path).endswith("/")])
             for kind, name in (
@@ -190,24 +133,24 @@ class Ledger:
         phrases = [f"{count} {kind}" for kind, count in counts.items() if count]
         if phrases:
             changed = [f"data/ ({', '.join(phrases)})", *changed]
-        return ["data/" if name == "data.dvc" else name for name in changed]
+        return ["data/" if name == DATA_POINTER else name for name in changed]
 
     def track_data(self) -> bool:
         """Run `dvc add data` if data/ differs from data.dvc; restore data/ from the cache if it is missing.
 
         Returns whether data/ was added or restored. Raises InputError if there is neither data/ nor a stored copy.
         """
-        data, pointer = self.workspace / "data", self.workspace / "data.dvc"
+        data, pointer = Workspace(self.workspace).data, Workspace(self.workspace).data_pointer
         with self._operation() as repo:
             if data.is_dir():
-                loaded = self._load(repo, "data.dvc") if pointer.exists() else None
+                loaded = self._load(repo, DATA_POINTER) if pointer.exists() else None
                 if loaded is not None and not loaded.changed_outs():
                     return False
-                if loaded is None or not self._pointer_was_pulled(loaded):
-                    return self._add_settled(repo)
+                if loaded is None or not pointer_was_pulled(self.workspace, loaded):
+                    return add_settled(repo, self.workspace)
             if pointer.exists():
                 try:
-                    repo.checkout(["data.dvc"], force=True)
+                    repo.checkout([DATA_POINTER], force=True)
                 except CheckoutError as error:
                     state = "is older than data.dvc" if data.is_dir() else "is missing"
                     raise InputError(f"{data} {state} and DVC's cache has no copy: run `dvc pull`.") from error
@@ -215,49 +158,6 @@ class Ledger:
         raise InputError(
             f"{data} does not exist: create it with labeled/<class>/ and unlabeled/, or use `seedling init`."
         )
-
-    def _pointer_was_pulled(self, loaded: Any) -> bool:
-        """Whether data.dvc changed since the last run, for example by `git pull`, while data/ did not.
-
-        Adding data/ would then undo the pulled change.
-        """
-        last_pointer = self.workspace / SNAPSHOT_FOLDER / "data.dvc"
-        if not last_pointer.is_file() or last_pointer.read_bytes() == (self.workspace / "data.dvc").read_bytes():
-            return False
-        (entry,) = load_yaml(str(last_pointer))["outs"]
-        (output,) = loaded.outs
-        return bool(output.get_hash().value == entry["md5"])
-
-    def _add_settled(self, repo: Repo) -> bool:
-        """Run `dvc add data`, and repeat it while its files change; return whether data/ was added.
-
-        DVC hashes a file and then stores it, so a file that grows in between is stored under the wrong hash. If data/
-        keeps changing after SETTLE_ATTEMPTS, the previously tracked version stays, and the next run adds the changes.
-        """
-        data, pointer = self.workspace / "data", self.workspace / "data.dvc"
-        tracked_before = pointer.read_bytes() if pointer.exists() else None
-        for _ in range(SETTLE_ATTEMPTS):
-            before = list_data(data)
-            repo.add(["data"])
-            changed = list_data(data).changed_since(before)
-            if not changed:
-                return True
-            self._drop_torn_objects(repo, changed)
-            time.sleep(SETTLE_SECONDS)
-        if tracked_before is None:
-            raise InputError(f"{data / changed[0]} is still being written: wait until it is complete, then run again.")
-        pointer.write_bytes(tracked_before)
-        return False
-
-    def _drop_torn_objects(self, repo: Repo, changed: Sequence[str]) -> None:
-        """Remove the cache objects of these files of data/ whose content does not match their hash."""
-        (output,) = self._load(repo, "data.dvc").outs
-        digests = {"/".join(key): digest.value for key, _, digest in output.get_obj() or ()}
-        for name in changed:
-            if name in digests:
-                cached = Path(output.cache.oid_to_path(digests[name]))
-                if cached.is_file() and file_md5(str(cached), output.cache.fs) != digests[name]:
-                    cached.unlink()
 
     def run(self, name: str, *, force: bool = False, visit: bool = False) -> Outcome:
         """Bring the stage up to date. Raises GateFailed, InputError and the other errors of the stage.
@@ -293,7 +193,7 @@ class Ledger:
         compare: returns whether the new output has the same rows as the old one, which then stays.
         """
         assert self.snapshot is not None  # noqa: S101  (`run` takes a snapshot)
-        if "data" in stage.inputs:
+        if DATA in stage.inputs:
             with self._operation():
                 self._link_data(self.snapshot)
         try:
@@ -332,7 +232,7 @@ class Ledger:
         """Record one stage as `dvc commit --force` does."""
         loaded.save()
         loaded.commit()
-        with _replaced_lock(Path(loaded.repo.root_dir)) as draft:
+        with replaced_lock(Path(loaded.repo.root_dir)) as draft:
             Lockfile(loaded.repo, str(draft)).dump_stages([loaded])
 
     def _reserve(self, repo: Repo, stage: Stage, loaded: Any) -> Ticket:
@@ -374,19 +274,20 @@ class Ledger:
     def _load(self, repo: Repo, name: str) -> Any:
         repo._reset()
         (stage,) = repo.stage.collect(name)
-        return stage if self.snapshot is None or name == "data.dvc" else self._pinned(stage)
+        return stage if self.snapshot is None or name == DATA_POINTER else self._pinned(stage)
 
     def _pinned(self, stage: Any) -> Any:
         """Make the stage read the dependencies that a user may change during a run from the snapshot."""
         assert self.snapshot is not None  # noqa: S101  (`_load` checks this)
-        if "dvc.yaml" in self.snapshot.changed_files():
+        if DVC_YAML in self.snapshot.changed_files():
             raise SeedlingError(
-                f"{self.workspace / 'dvc.yaml'} changed during the run, so its stages cannot be recorded: run again."
+                f"{Workspace(self.workspace).dvc_file} changed during the run, so its stages cannot be recorded: "
+                "run again."
             )
         for position, dependency in enumerate(stage.deps):
-            if dependency.def_path == "data":
+            if dependency.def_path == DATA:
                 stage.deps[position] = PinnedData(dependency, self._pointer)
-            elif dependency.def_path in {"params.yaml", "gates.yaml"}:
+            elif dependency.def_path in {PARAMS_FILE, GATES_FILE}:
                 stage.deps[position] = PinnedParams(dependency, self.snapshot.folder / dependency.def_path)
         return stage
 
@@ -397,7 +298,7 @@ class Ledger:
         """
         assert self.snapshot is not None  # noqa: S101  (a run ends before its snapshot is dropped)
         files = {name: self.snapshot.folder / name for name in SNAPSHOT_FILES}
-        for path in ("dvc.lock", TEST_EVALUATIONS):
+        for path in (DVC_LOCK, TEST_EVALUATIONS):
             files[path] = self.workspace / path
         return save_experiment(self.workspace, name, {name: file for name, file in files.items() if file.is_file()})
 
@@ -456,53 +357,25 @@ class Ledger:
 
     def sort_lock(self) -> None:
         """Sort dvc.lock in pipeline order, so that it does not depend on which parallel stage ends first."""
-        path = self.workspace / "dvc.lock"
+        path = Workspace(self.workspace).dvc_lock
         with self._operation():
             lock = load_yaml(path)
             stage_to_index = {name: index for index, name in enumerate(stages())}
             ordered = sorted(lock["stages"], key=lambda name: (stage_to_index.get(name, len(stage_to_index)), name))
             if ordered != list(lock["stages"]):
-                with _replaced_lock(self.workspace) as draft:
+                with replaced_lock(self.workspace) as draft:
                     dump_yaml(draft, {**lock, "stages": {name: lock["stages"][name] for name in ordered}})
 
     @contextmanager
     def _operation(self, *, locked: bool = True) -> Iterator[Repo]:
-        try:
-            with (
-                self._lock,
-                _inside(self.workspace),
-                redirect_stderr(io.StringIO()),  # DVC's progress bars would corrupt the live table
-                lock_repo(self._repo) if locked else nullcontext(),
-            ):
-                yield self._repo
-        except LockError as error:
-            raise WorkspaceBusy(
-                f"Another dvc command is running in {self.workspace}: wait for it, then run again."
-            ) from error
-        except DvcException as error:
-            message = str(error).rstrip(".")
-            if "are missing from" in message:
-                raise InputError(
-                    f"{message}: restore it; a section may be empty (`validate: {{}}`, `validate: []`), a key may be "
-                    "null (`encoder: null`)."
-                ) from error
-            seedling_error = explain(error) or explain_dvc(message, self.workspace)
-            if seedling_error is not None:
-                raise seedling_error from error
-            raise SeedlingError(f"DVC: {message}. Run `dvc status` and `dvc doctor` for details.") from error
-
-
-@contextmanager
-def _replaced_lock(workspace: Path) -> Iterator[Path]:
-    """Yield a copy of dvc.lock to change, then rename it: DVC writes in place, and a kill would leave half a file."""
-    lock, draft = workspace / "dvc.lock", workspace / ".dvc" / "tmp" / "dvc.lock.draft"
-    draft.unlink(missing_ok=True)
-    if lock.is_file():
-        shutil.copyfile(lock, draft)
-    yield draft
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    draft.replace(lock)
+        with (
+            explained_errors(self.workspace),
+            self._lock,
+            working_in(self.workspace),
+            redirect_stderr(io.StringIO()),  # DVC's progress bars would corrupt the live table
+            lock_repo(self._repo) if locked else nullcontext(),
+        ):
+            yield self._repo
 
 
 def _unknown_revision(revision: str) -> InputError:
@@ -515,66 +388,6 @@ def _same_rows(visited: Path, output: Path) -> bool:
     from seedling.scrape.visits import same_rows  # imports the crawler, which only visits need
 
     return same_rows(visited, output)
-
-
-def _open(workspace: Path) -> Repo:
-    if not (workspace / ".dvc").is_dir():
-        raise InputError(
-            f"{workspace} is not a Seedling workspace (it has no .dvc): create one with "
-            "`seedling init DIR --images PATH`, or name another with --workspace."
-        )
-    check_tracked_files(workspace)
-    limit_yaml()
-    try:
-        repo = Repo(str(workspace), _wait_for_lock=True)
-    except DvcException as error:
-        raise InputError(f"DVC cannot open {workspace}: {error}. Is its .git still there?") from error
-    _check_cache_path(repo)
-    return repo
-
-
-def _check_cache_path(repo: Repo) -> None:
-    """Raise InputError if the cache's path has braces, since every DVC command interprets them as a placeholder."""
-    path = str(repo.cache.local.path)
-    if "{" in path or "}" in path:
-        raise InputError(
-            f"DVC cannot use a cache whose path has braces, {path}: rename the folder, or set another one with "
-            "`dvc cache dir --global`."
-        )
-
-
-def create_repository(folder: Path) -> None:
-    """Run `dvc init` and `dvc add data`. Raises InputError if DVC fails."""
-    logging.getLogger("dvc").setLevel(logging.ERROR)
-    limit_yaml()
-    try:
-        with redirect_stdout(io.StringIO()):  # hides DVC's hints
-            Repo.init(str(folder)).close()
-            with Repo(str(folder)) as repo, _inside(folder):
-                _check_cache_path(repo)
-                repo.add(["data"])
-    except DvcException as error:
-        raise InputError(f"DVC cannot create a repository in {folder}: {error}") from error
-
-
-def renew_workspace_links(folder: Path) -> None:
-    """Renew the links of a workspace that was moved, see `renew_links`. Raises InputError if DVC cannot open it."""
-    try:
-        with Repo(str(folder)) as repo:
-            renew_links(repo)
-    except DvcException as error:
-        raise InputError(f"DVC cannot open {folder}: {error}") from error
-
-
-@contextmanager
-def _inside(workspace: Path) -> Iterator[None]:
-    """Change the working directory to the workspace, since DVC resolves relative paths against it."""
-    previous_folder = Path.cwd()
-    os.chdir(workspace)
-    try:
-        yield
-    finally:
-        os.chdir(previous_folder)
 
 
 @cache

@@ -15,12 +15,12 @@ from typing import Literal
 
 from seedling.errors import InputError
 from seedling.lock import workspace_lock
-from seedling.records.test_evaluations import LOG, merge_lines
+from seedling.records.test_evaluations import merge_lines
 from seedling.versioning.git import git
 from seedling.versioning.storage import merge_data
+from seedling.workspace import DATA_POINTER, DVC_LOCK, TEST_EVALUATIONS
 
 Side = Literal["ours", "theirs"]
-DVC_LOCK, DATA_POINTER = "dvc.lock", "data.dvc"
 CONFLICT = re.compile(
     r"^<<<<<<< .*?\n(.*?)^(?:\|\|\|\|\|\|\| .*?\n.*?^)?=======\n(.*?)^>>>>>>> .*?(?:\n|\Z)", re.MULTILINE | re.DOTALL
 )
@@ -52,11 +52,11 @@ def resolve(workspace: Path, data: Side | None = None) -> list[str]:
             changes.append(
                 "dvc.lock: the current branch's entries; `seedling run` executes the stages that the merge affects."
             )
-        if sides := _sides(workspace, LOG, unmerged):
+        if sides := _sides(workspace, TEST_EVALUATIONS, unmerged):
             lines = merge_lines((content or "").splitlines() for content in (sides.ours, sides.theirs))
-            _write(workspace, LOG, "".join(f"{line}\n" for line in lines))
-            changes.append(f"{LOG}: the lines of both sides, {len(lines)} in total.")
-        unresolved = sorted(set(unmerged) - {DATA_POINTER, DVC_LOCK, LOG})
+            _write(workspace, TEST_EVALUATIONS, "".join(f"{line}\n" for line in lines))
+            changes.append(f"{TEST_EVALUATIONS}: the lines of both sides, {len(lines)} in total.")
+        unresolved = sorted(set(unmerged) - {DATA_POINTER, DVC_LOCK, TEST_EVALUATIONS})
     if unresolved:
         remedy = "Edit them, `git add` them, then `git commit`."
         raise InputError(" ".join([*changes, f"Still in conflict: {', '.join(unresolved)}. {remedy}"]))

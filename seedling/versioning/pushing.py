@@ -20,14 +20,13 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from seedling.config.params import Params, find_secrets, load
-from seedling.dataset.generation import write_json
-from seedling.errors import InputError, SeedlingError
+from seedling.errors import DamagedFile, InputError, SeedlingError
+from seedling.records.pushes import PushRecord
 from seedling.versioning.git import git
+from seedling.workspace import Workspace
 
-PUSH_STATE = Path(".seedling", "push.json")
 REMOTE_NAME = "seedling"
 ATTEMPTS = 3
 BACKOFF_SECONDS = 2.0  # doubled after each attempt
@@ -45,7 +44,7 @@ def prepare_remote(workspace: Path, params: Params) -> str | None:
     """
     from seedling.versioning.storage import default_remote, remote_names, set_default_remote
 
-    _refuse_secrets_in_config(workspace / ".dvc" / "config")
+    _refuse_secrets_in_config(Workspace(workspace).dvc_config)
     if params.remote is not None:
         url = params.remote["url"]
         if params.remote.keys() == {"url"} and url in remote_names(workspace):
@@ -97,18 +96,17 @@ def push_workspace(workspace: Path) -> str | None:
         else f"The push to the remote '{remote}' failed ({error}). No data is lost; the next run pushes again."
     )
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    record = {"complete": error is None, "message": message, "time": now, "fingerprint": fingerprint}
-    write_json(workspace / PUSH_STATE, record)
+    record = PushRecord(complete=error is None, message=message, time=now, fingerprint=fingerprint)
+    record.write(Workspace(workspace).push_state)
     return None if error is None else message
 
 
-def read_push_state(workspace: Path) -> dict[str, Any] | None:
-    """Return the outcome of the last push: complete, message, time, fingerprint; None before the first push."""
+def read_push_state(workspace: Path) -> PushRecord | None:
+    """Return the outcome of the last push; None before the first push, or if its file is damaged."""
     try:
-        state: dict[str, Any] = json.loads((workspace / PUSH_STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return PushRecord.read(Workspace(workspace).push_state)
+    except (OSError, DamagedFile):
         return None
-    return state
 
 
 def experiment_refs(workspace: Path) -> dict[str, str]:
@@ -120,12 +118,13 @@ def experiment_refs(workspace: Path) -> dict[str, str]:
 
 def _is_pushed(workspace: Path, remote: str) -> bool:
     state = read_push_state(workspace)
-    return bool(state and state["complete"] and state["fingerprint"] == _fingerprint(workspace, remote))
+    return bool(state and state.complete and state.fingerprint == _fingerprint(workspace, remote))
 
 
 def _fingerprint(workspace: Path, remote: str) -> str:
     """Return a hash that changes whenever there is something new to push, or another remote to push to."""
-    files = [workspace / name for name in ("dvc.lock", "data.dvc", ".dvc/config", ".dvc/config.local")]
+    paths = Workspace(workspace)
+    files = [paths.dvc_lock, paths.data_pointer, paths.dvc_config, paths.local_dvc_config]
     contents = [path.read_bytes() if path.is_file() else b"" for path in files]
     refs = json.dumps([remote, experiment_refs(workspace), _git_remote(workspace)], sort_keys=True)
     return hashlib.blake2b(b"\0".join([*contents, refs.encode()]), digest_size=16).hexdigest()

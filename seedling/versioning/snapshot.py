@@ -16,11 +16,10 @@ from pathlib import Path
 from seedling.errors import InputError
 from seedling.files.data_files import NOT_REGULAR, OUTSIDE, fault_of
 from seedling.files.ignored_files import LEFT_OUT_BY_DVC, is_utf8
+from seedling.workspace import DATA_POINTER, DVC_IGNORE, DVC_YAML, EXPECTATIONS_FILE, GATES_FILE, PARAMS_FILE, Workspace
 
-FOLDER = Path(".seedling", "snapshot")
-REQUIRED_FILES = ("params.yaml", "gates.yaml", "dvc.yaml", "data.dvc")
-DVC_IGNORE = ".dvcignore"
-OPTIONAL_FILES = ("expectations.py",)
+REQUIRED_FILES = (PARAMS_FILE, GATES_FILE, DVC_YAML, DATA_POINTER)
+OPTIONAL_FILES = (EXPECTATIONS_FILE,)
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Snapshot:
     @property
     def folder(self) -> Path:
         """The folder that holds the copied files and, once a stage needs it, data/."""
-        return self.workspace / FOLDER
+        return Workspace(self.workspace).snapshot
 
     def changed_files(self) -> list[str]:
         """Return the names of the copied files that differ from the workspace's own files."""
@@ -54,8 +53,9 @@ class Snapshot:
 
         files: (path relative to data/, file in the cache). Raises InputError if a file is missing from the cache.
         """
-        data, unfinished = self.folder / "data", self.folder / "data.unfinished"
-        if _content(self.folder / "data.digest") == self.data_digest.encode() and data.is_dir():
+        paths = Workspace(self.workspace)
+        data, unfinished = Workspace(self.folder).data, paths.unfinished_snapshot_data
+        if _content(paths.snapshot_digest) == self.data_digest.encode() and data.is_dir():
             return
         self.drop_data()
         unfinished.mkdir(parents=True)
@@ -66,13 +66,13 @@ class Snapshot:
         for name, target in self.links:
             (unfinished / name).symlink_to(target)
         unfinished.replace(data)
-        (self.folder / "data.digest").write_text(self.data_digest, encoding="ascii")
+        paths.snapshot_digest.write_text(self.data_digest, encoding="ascii")
 
     def drop_data(self) -> None:
         """Remove the snapshot's data/."""
-        (self.folder / "data.digest").unlink(missing_ok=True)
-        for name in ("data", "data.unfinished"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        Workspace(self.workspace).snapshot_digest.unlink(missing_ok=True)
+        for data in (Workspace(self.folder).data, Workspace(self.workspace).unfinished_snapshot_data):
+            shutil.rmtree(data, ignore_errors=True)
 
     def with_workspace_paths(self, message: str) -> str:
         """Replace the snapshot's paths in a message with the workspace's paths."""

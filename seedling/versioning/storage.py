@@ -25,6 +25,7 @@ from dvc_data.hashfile.tree import merge as merge_trees
 
 from seedling.errors import InputError, SeedlingError, WorkspaceBusy
 from seedling.versioning.yaml_limits import limit_yaml, parse_yaml
+from seedling.workspace import DATA_POINTER, DVC_LOCK, DVC_YAML, Workspace
 
 LOCK_WRITE_SECONDS = 2.0  # a dvc.lock that cannot be read and is younger than this is read again
 
@@ -49,7 +50,7 @@ def read_states(workspace: Path) -> dict[str, str]:
             return _read_states(workspace)
         except SeedlingError:
             # `dvc repro` and `dvc commit` write dvc.lock in place, so that a reader can see half of it.
-            if not _changed_recently(workspace / "dvc.lock"):
+            if not _changed_recently(Workspace(workspace).dvc_lock):
                 raise
             time.sleep(0.05)
 
@@ -85,7 +86,7 @@ def _read_states(workspace: Path) -> dict[str, str]:
 def locked_output_paths(workspace: Path) -> list[str]:
     """Return the output paths, relative to the workspace, that running processes lock through DVC."""
     try:
-        locks = json.loads((workspace / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8"))
+        locks = json.loads(Workspace(workspace).dvc_process_locks.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # nothing is locked, or the file is being written
         return []
     return [
@@ -170,12 +171,12 @@ def merge_data(workspace: Path, pointer: Path, *, base: str | None, ours: str, t
     """
     pointer.write_text(ours, encoding="utf-8")
     with _opened(workspace) as repo, lock_repo(repo):
-        (stage,) = repo.stage.collect("data.dvc")
+        (stage,) = repo.stage.collect(DATA_POINTER)
         data = stage.outs[0]
         if data.exists and data.status():
             raise InputError(
-                f"{workspace / 'data'} has changes that were not committed before the merge: run `git merge --abort` "
-                "and `dvc add data`, commit data.dvc, and merge again."
+                f"{Workspace(workspace).data} has changes that were not committed before the merge: run "
+                "`git merge --abort` and `dvc add data`, commit data.dvc, and merge again."
             )
         ancestor, our_digest, their_digest = (None if base is None else _digest(base)), _digest(ours), _digest(theirs)
         _fetch(repo, [digest for digest in (ancestor, our_digest, their_digest) if digest is not None])
@@ -198,14 +199,14 @@ def merge_data(workspace: Path, pointer: Path, *, base: str | None, ours: str, t
         data.hash_info, data.files, data.meta = merged.hash_info, None, Meta(size=size, nfiles=len(merged), isdir=True)
         stage.dump()
     with _opened(workspace) as repo:
-        repo.checkout(["data.dvc"], force=True)
+        repo.checkout([DATA_POINTER], force=True)
     origin = "the files of both sides" if prefer is None else f"the files of one side ({prefer})"
     return f"{origin}, {len(merged):,} in total; data/ is up to date."
 
 
 def _digest(pointer: str) -> HashInfo:
     try:
-        output = parse_yaml(pointer, "data.dvc")["outs"][0]
+        output = parse_yaml(pointer, DATA_POINTER)["outs"][0]
         return HashInfo("md5", str(output["md5"]))
     except (DvcException, KeyError, IndexError, TypeError) as error:
         raise InputError("data.dvc of one side cannot be read: use the other side with `git checkout`.") from error
@@ -262,7 +263,7 @@ def _opened(workspace: Path) -> Iterator[Repo]:
     """Open a repository that is separate from the ledger's, and hide DVC's progress bars."""
     logging.getLogger("dvc").setLevel(logging.ERROR)
     limit_yaml()
-    if not (workspace / ".dvc").is_dir():
+    if not Workspace(workspace).dvc_folder.is_dir():
         raise InputError(
             f"{workspace} is not a Seedling workspace (it has no .dvc): name one with --workspace, or create one with "
             "`seedling init`."
@@ -279,7 +280,7 @@ def _opened(workspace: Path) -> Iterator[Repo]:
         raise WorkspaceBusy(f"Another dvc command is running in {workspace}: wait for it, then run again.") from error
     except DvcException as error:
         remedy = ""
-        for name in ("dvc.lock", "dvc.yaml", "data.dvc"):
+        for name in (DVC_LOCK, DVC_YAML, DATA_POINTER):
             path = workspace / name
             if path.is_file() and "<<<<<<<" in path.read_text(encoding="utf-8", errors="replace"):
                 remedy = f" {path} has conflict markers: run `seedling resolve`."

@@ -16,26 +16,27 @@ import psutil
 from seedling.errors import InputError
 from seedling.files.yaml_files import ALIAS, MAX_BYTES, check_no_conflict, parse_yaml
 from seedling.terminal.notices import state_once
+from seedling.workspace import DATA_POINTER, DVC_LOCK, DVC_PROCESS_LOCKS, DVC_YAML, GATES_FILE, PARAMS_FILE
 
 REMEDIES = {
-    "dvc.yaml": "`git checkout -- dvc.yaml` restores it",
-    "dvc.lock": (
+    DVC_YAML: "`git checkout -- dvc.yaml` restores it",
+    DVC_LOCK: (
         "`git checkout -- dvc.lock` restores the committed version; or delete it, and `seedling run` writes a new one, "
         "from DVC's cache if possible"
     ),
-    "data.dvc": (
+    DATA_POINTER: (
         "`git checkout -- data.dvc` restores the committed version; or delete it if data/ is complete, and "
         "`seedling run` writes a new one"
     ),
-    "gates.yaml": "`git checkout -- gates.yaml` restores it",
-    "params.yaml": "`git checkout -- params.yaml` restores it",
+    GATES_FILE: "`git checkout -- gates.yaml` restores it",
+    PARAMS_FILE: "`git checkout -- params.yaml` restores it",
 }
-REQUIRED_KEY = {"dvc.yaml": "stages", "dvc.lock": "stages", "data.dvc": "outs"}
+REQUIRED_KEY = {DVC_YAML: "stages", DVC_LOCK: "stages", DATA_POINTER: "outs"}
 
 
 def check_tracked_files(workspace: Path) -> None:
     """Raise InputError for the first of these files that cannot be used; the message has the reason and the remedy."""
-    for name in ("dvc.yaml", "params.yaml", "gates.yaml"):
+    for name in (DVC_YAML, PARAMS_FILE, GATES_FILE):
         if not (workspace / name).is_file():
             raise InputError(f"{workspace / name} is missing: {REMEDIES[name]}.")
     for name, remedy in REMEDIES.items():
@@ -54,7 +55,7 @@ def _check(path: Path, remedy: str) -> None:
     if not text.strip():
         raise InputError(f"{path} is empty: {remedy}.")
     check_no_conflict(text, path)
-    if path.name in {"params.yaml", "gates.yaml"} or ALIAS.search(text):
+    if path.name in {PARAMS_FILE, GATES_FILE} or ALIAS.search(text):
         _check_shape(path, parse_yaml(text, path), remedy)  # without this limit, DVC would expand all aliases
     elif (key := REQUIRED_KEY[path.name]) and not re.search(rf"^{key}:", text, re.MULTILINE):
         raise InputError(f"{path} has no '{key}:': {remedy}.")
@@ -86,7 +87,7 @@ def drop_stale_locks(dvc_tmp: Path) -> None:
     DVC recognizes an ended process by its id alone, and ids repeat after the restart of a container. The caller must
     hold the workspace lock.
     """
-    path = dvc_tmp / "rwlock"
+    path = dvc_tmp / DVC_PROCESS_LOCKS
     try:
         write_time = path.stat().st_mtime
         locks = json.loads(path.read_text(encoding="utf-8"))
@@ -105,7 +106,7 @@ def drop_stale_locks(dvc_tmp: Path) -> None:
         return
     live_locks["read"] = {name: entries for name, entries in live_locks["read"].items() if entries}
     if live_locks != {"write": locks.get("write", {}), "read": locks.get("read", {})}:
-        temporary = path.with_name("rwlock.new")
+        temporary = path.with_name(f"{path.name}.new")
         temporary.write_text(json.dumps(live_locks), encoding="utf-8")
         temporary.replace(path)
 

@@ -7,19 +7,32 @@ from pathlib import Path
 
 from seedling.errors import SeedlingError
 from seedling.versioning.git import git
+from seedling.workspace import (
+    DATA_POINTER,
+    DVC_IGNORE,
+    DVC_LOCK,
+    DVC_YAML,
+    EXPECTATIONS_FILE,
+    GATES_FILE,
+    GIT_IGNORE,
+    NOT_COPIED,
+    PARAMS_FILE,
+    PREFECT_FILE,
+    TEST_EVALUATIONS,
+)
 
 RECORD_FILES = (  # describe a run: its inputs, its outputs, and the log of test-set evaluations
-    "params.yaml",
-    "gates.yaml",
-    "expectations.py",
-    "prefect.yaml",
-    "dvc.yaml",
-    "data.dvc",
-    "dvc.lock",
-    "test_evaluations.jsonl",
-    ".gitignore",
-    ".dvcignore",
-    "not_copied.csv",
+    PARAMS_FILE,
+    GATES_FILE,
+    EXPECTATIONS_FILE,
+    PREFECT_FILE,
+    DVC_YAML,
+    DATA_POINTER,
+    DVC_LOCK,
+    TEST_EVALUATIONS,
+    GIT_IGNORE,
+    DVC_IGNORE,
+    NOT_COPIED,
 )
 
 

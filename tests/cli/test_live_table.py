@@ -10,6 +10,8 @@ from rich.console import Console
 from seedling.cli.live_table import LiveTable
 from seedling.pipeline import stages
 from seedling.progress import announce
+from seedling.records.gate import Check
+from seedling.records.summaries import StageSummary
 from seedling.versioning.ledger import Outcome
 
 
@@ -20,7 +22,8 @@ def console(*, terminal: bool = False) -> Console:
 
 def printed(console: Console) -> list[str]:
     """The lines on the console."""
-    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
 
 
 def finish_all(table: LiveTable, first_skipped: int) -> None:
@@ -29,7 +32,7 @@ def finish_all(table: LiveTable, first_skipped: int) -> None:
         number = int(name.partition("@")[2] or -1)
         is_skipped = number >= first_skipped
         note = f"skipped: the loop stopped after round {first_skipped - 1}" if is_skipped else "N"
-        table.finish(Outcome(name, "done", 0.1, {"note": note, "is_skipped": is_skipped}))
+        table.finish(Outcome(name, "done", 0.1, StageSummary(note=note, is_skipped=is_skipped)))
 
 
 @pytest.mark.parametrize("first_skipped", [1, 2, 3])
@@ -60,7 +63,9 @@ def test_one_stage_alone_says_that_it_was_skipped() -> None:
     """`seedling stage pseudo_label@2` prints a line for it."""
     screen = console()
     table = LiveTable(screen, collapse_skipped=False)
-    table.finish(Outcome("pseudo_label@2", "done", 0.1, {"note": "skipped: no further round", "is_skipped": True}))
+    table.finish(
+        Outcome("pseudo_label@2", "done", 0.1, StageSummary(note="skipped: no further round", is_skipped=True))
+    )
     (line,) = printed(screen)
     assert "pseudo_label@2" in line and "skipped" in line
 
@@ -77,11 +82,12 @@ def test_a_result_is_printed_before_its_stage_ends() -> None:
 def test_a_gate_warning_is_a_sentence() -> None:
     """With the observed value and the limit."""
     screen = console()
-    check = {
-        "expectation": "expect_column_mean_to_be_between",
-        "arguments": {"column": "correct", "min_value": 0.5},
-        "observed": "0.486667",
-        "passed": False,
-    }
-    LiveTable(screen).finish(Outcome("evaluate", "done", 1.0, {"note": "N", "checks": [check]}))
+    check = Check(
+        expectation="expect_column_mean_to_be_between",
+        arguments={"column": "correct", "min_value": 0.5},
+        severity="warning",
+        observed="0.486667",
+        passed=False,
+    )
+    LiveTable(screen).finish(Outcome("evaluate", "done", 1.0, StageSummary(note="N", checks=[check])))
     assert "gate warning: share of right predictions 0.487, gates.yaml expects at least 0.5" in printed(screen)[0]

@@ -1,23 +1,23 @@
-"""A workspace with a source of each kind, through the command line, against a real server and a real browser."""
+"""A workspace with a source of each kind, through all stages, against a real server and a real browser."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
+from in_process import seedling
 from loopback import Reply, Site, site
+from short_runs import run_all_stages, shorten_runs
 
 from seedling.config.params import load, set_value
-from seedling.dataset.generation import read, read_manifest
+from seedling.dataset.generation import read
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import ScrapeNotes
+from seedling.versioning.ledger import open_ledger
 
-SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 WEATHER = {
     "rain": ("it pours on", "wet boots in", "umbrellas over"),
     "sun": ("bright light on", "dry sand in", "blue skies over"),
@@ -87,17 +87,10 @@ def test_a_source_of_each_kind_becomes_a_model(example: Callable[[str], Path]) -
     with site() as told:
         told.etags = True
         sources = written(told, place / "data")
-        for keys, value in {
-            ("effort",): "quick",
-            ("scrape", "sources"): sources,
-            ("scrape", "as_of"): "2026-01-01",
-        }.items():
-            set_value(place, list(keys), value)
-        set_value(place, ["synthesize", "templates"], [])
+        shorten_runs(place, scrape__sources=sources, scrape__as_of="2026-01-01", synthesize__templates=[])
         assert load(place).scrape.as_of == "2026-01-01"
-        ran = subprocess.run([*SEEDLING, "run", "-w", place], capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        rows, notes = read(place / "generations/scrape"), read_manifest(place / "generations/scrape")["notes"]
+        run_all_stages(place)
+        rows, notes = read(place / "generations/scrape"), read_notes(place / "generations/scrape", ScrapeNotes)
         assert len(rows) == 140
         assert rows["label"].value_counts().to_dict() == {"rain": 70, "sun": 70}
         assert (rows["label"] == [("rain" if "rain" in text else "sun") for text in rows["text"]]).all()
@@ -107,22 +100,22 @@ def test_a_source_of_each_kind_becomes_a_model(example: Callable[[str], Path]) -
             "weak:wetness": 20,
             "weak:kind": 20,
         }
-        assert {one for counts in notes["no_items"].values() for one in counts.items()} == {("absent", 5)}
+        assert {one for counts in notes.no_items.values() for one in counts.items()} == {("absent", 5)}
         page = (place / "reports/report.html").read_text(encoding="utf-8")
         assert "What was collected" in page
         assert "5 absent" in page
 
         origin = rows.loc[rows["label_source"] == "weak:kind", "origin"].iloc[0]
-        why = subprocess.run([*SEEDLING, "why", origin, "-w", place], capture_output=True, text=True, check=True)
+        why = seedling("why", origin, "-w", place)
         assert "fetched 20" in why.stdout
         assert "votes kind=" in why.stdout
 
         told.asked.clear()
         told.routes["/day/21"] = f"<p>{said('sun', 777)}</p><i>3</i>"
-        subprocess.run([*SEEDLING, "stage", "scrape", "-w", place], check=True, capture_output=True)
+        open_ledger(place).run("scrape")
         assert told.paths() == [], "the same day asks nothing"
         set_value(place, ["scrape", "as_of"], "2026-01-02")
-        subprocess.run([*SEEDLING, "stage", "scrape", "-w", place], check=True, capture_output=True)
+        open_ledger(place).run("scrape")
         assert len(read(place / "generations/scrape")) == 141
         assert {path for path in told.paths() if path.startswith("/day")} == {
             f"/day/{number}" for number in range(21, 26)

@@ -21,7 +21,9 @@ from seedling.flows.events import RunEvent, events_of_error, events_of_outcomes
 from seedling.flows.failures import sentence_of
 from seedling.flows.notifications import notify
 from seedling.flows.run_names import artifact_key, experiment_name, flow_run_name, outcome_of, what_changed
-from seedling.records.run_history import RunInputs
+from seedling.records.gate import Check
+from seedling.records.run_records import LabelIssuesRecord, RunInputs, RunRecord
+from seedling.records.summaries import StageSummary
 from seedling.serving.report_links import page_links, running_server_url
 from seedling.serving.report_server import ReportServer, serve_reports_beside
 from seedling.serving.report_store import upload_pages
@@ -43,7 +45,8 @@ def params(**extra: Any) -> NotifyParams:
 
 def test_a_run_is_named_by_workspace_time_and_what_changed() -> None:
     """Files more, files changed, params by name, gates; the first run and a run with nothing new say so."""
-    before = {"inputs": {"data_digest": "a", "data_files": 10, "params": {"train": {"steps": 5}}, "gates": "g"}}
+    inputs = RunInputs("a", 10, {"train": {"steps": 5}}, "g")
+    before = RunRecord(name="earlier", ended="2026-11-27T18:03:00+00:00", inputs=inputs)
     now = RunInputs("b", 22, {"train": {"steps": 5}}, "g")
     started = datetime(2026, 11, 28, 18, 3, tzinfo=UTC)
     assert flow_run_name(Path("/w/flowers"), started, what_changed(now, before)) == "flowers 2026-11-28 18:03 data +12"
@@ -70,9 +73,9 @@ def test_artifact_keys_are_what_prefect_takes() -> None:
 def test_a_run_is_rejected_where_its_last_compared_round_is() -> None:
     """Skipped rounds after it do not count."""
     outcomes = [
-        Outcome("train@0", "done", 1.0, {"note": "accepted: the start"}),
-        Outcome("train@1", "done", 1.0, {"note": "rejected: accuracy -9 points"}),
-        Outcome("train@2", "done", 1.0, {"note": "skipped: the loop stopped"}),
+        Outcome("train@0", "done", 1.0, StageSummary(note="accepted: the start")),
+        Outcome("train@1", "done", 1.0, StageSummary(note="rejected: accuracy -9 points")),
+        Outcome("train@2", "done", 1.0, StageSummary(note="skipped: the loop stopped")),
     ]
     assert outcome_of(outcomes) == "rejected"
     assert [event.kind for event in events_of_outcomes(outcomes, None, 0)] == ["round_rejected"]
@@ -81,18 +84,20 @@ def test_a_run_is_rejected_where_its_last_compared_round_is() -> None:
 
 def test_drift_reviews_and_failed_gates_are_events() -> None:
     """A comparison with the rows before that is not met, more likely label errors than before, and a gate that failed."""
-    drifting = {
-        "expectation": "expect_column_min_to_be_between",
-        "arguments": {"column": "drift_p_value", "min_value": 0.01},
-        "severity": "warning",
-        "passed": False,
-        "observed": "0.0001",
-        "rows": [],
-    }
-    worked = [Outcome("validate", "done", 1.0, {"checks": [drifting]})]
-    kinds = [event.kind for event in events_of_outcomes(worked, {"flagged": 3, "expected": 2.0, "labels": 9}, 1)]
+    drifting = Check(
+        expectation="expect_column_min_to_be_between",
+        arguments={"column": "drift_p_value", "min_value": 0.01},
+        severity="warning",
+        passed=False,
+        observed="0.0001",
+    )
+    worked = [Outcome("validate", "done", 1.0, StageSummary(checks=[drifting]))]
+    label_issues = LabelIssuesRecord(flagged=3, expected=2.0, labels=9)
+    kinds = [event.kind for event in events_of_outcomes(worked, label_issues, 1)]
     assert kinds == ["drift", "needs_review"]
-    error = GateFailed("The gate of stage 'scrape' failed.\n  more", [{**drifting, "severity": "critical"}])
+    error = GateFailed(
+        "The gate of stage 'scrape' failed.\n  more", [drifting.model_copy(update={"severity": "critical"})]
+    )
     assert [event.kind for event in events_of_error(error)] == ["gate_failed", "drift"]
     assert "\n" not in sentence_of(error) and "drift_p_value" in sentence_of(error)
     assert [event.kind for event in events_of_error(InputError("no data"))] == ["run_failed"]

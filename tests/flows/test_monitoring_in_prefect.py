@@ -25,9 +25,10 @@ import pytest
 from PIL import Image
 from prefect_runs import post
 from shapes import SHAPES, draw
+from short_runs import shorten_runs
 from webhooks import webhook
 
-from seedling.config.params import set_value
+from seedling.pipeline import stages
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parents[2]
@@ -113,12 +114,8 @@ def make_watched_workspace(folder: Path) -> Path:
     write_images(folder / "images" / "test", "a", 5, rng)
     write_images(folder / "images" / "unlabeled", "a", 3, rng)
     workspace = make_workspace(folder / "flowers", folder / "images", "image")
-    set_value(workspace, ["effort"], "quick")
-    set_value(workspace, ["pseudo_label", "rounds"], 0)
-    set_value(workspace, ["train", "candidates"], ["logistic_regression"])
     notify = {"webhook": "${SEEDLING_TEST_WEBHOOK}", "allow_private": True, "events": ["gate_failed"]}
-    set_value(workspace, ["notify"], notify)
-    return workspace
+    return shorten_runs(workspace, augment__augmentations_per_row=1, pseudo_label__rounds=1, notify=notify)
 
 
 def create_automation(folder: Path, env: dict[str, str], address: str) -> None:
@@ -205,6 +202,50 @@ def test_runs_are_named_and_tagged_by_what_they_did(watched: Watched) -> None:
         ["accepted", "flowers", "quick"],
         ["flowers", "gate failed", "quick"],
     ]
+
+
+def test_each_stage_is_a_task_and_each_round_a_line_of_an_artifact(watched: Watched) -> None:
+    """By the API, of the first run: the tasks in the order of the pipeline, and the artifacts of stages, gates and rounds."""
+    run = watched.runs()[0]
+    assert run["state"]["type"] == "COMPLETED"
+    of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    started = sorted(post(watched.api, "task_runs/filter", of_run), key=lambda task: task["start_time"])
+    tasks = [task["name"] for task in started]
+    assert set(tasks) >= set(stages())
+    at_once = {"augment", "synthesize"}  # two of them run at the same time, in either order
+    order = [name for name in stages() if name not in at_once]
+    assert [name for name in tasks if name in order] == order
+    keys = {"run", "rounds", "metrics", "scrape-rows", "scrape-gate", "train-0-rows", "evaluate-gate", "result"}
+    assert watched.artifacts(run).keys() >= {f"flowers-{key}" for key in keys}
+    artifacts = post(watched.api, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
+    lines = sorted(len(json.loads(one["data"])) for one in artifacts if one["key"] == "flowers-rounds")
+    assert (lines[0], lines[-1]) == (1, 2)  # after round 0, and after round 1
+
+
+def test_the_ui_shows_the_run_and_the_report_answers_clicks(watched: Watched) -> None:
+    """In Chromium on the first run's own page, and on the report as a file."""
+    from playwright.sync_api import expect
+
+    run = watched.runs()[0]
+    with chromium() as page:
+        page.goto(f"http://127.0.0.1:{watched.ui_port}/runs/flow-run/{run['id']}")
+        expect(page.get_by_text(run["name"]).first).to_be_visible(timeout=60_000)
+        page.locator("#artifacts").click()
+        expect(page.get_by_text("flowers-scrape-rows").first).to_be_visible(timeout=60_000)
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto((watched.workspace / "reports" / "report.html").as_uri())
+        expect(page.locator("table.matrix")).to_be_hidden()  # all parts below the first screen are folded
+        page.locator("#errors > summary").click()
+        page.locator("table.matrix button.cell").first.click()
+        expect(page.locator("#examples-of figure").first).to_be_visible()
+        page.locator("#examples-of button.row").first.click()
+        expect(page.locator("#history")).to_have_attribute("open", "")  # the link to a row opens its part
+        expect(page.locator("#story")).to_contain_text("the model predicts")
+        expect(page.locator("#story img")).to_be_visible()
+        page.locator("#row-query").fill("labeled/disc/a0.png")
+        expect(page.locator("#story")).to_contain_text("rows match")  # itself and its children
+        assert problems == []
 
 
 def test_artifacts_carry_the_workspaces_name_and_numbers_over_time(watched: Watched) -> None:

@@ -6,11 +6,11 @@ import json
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ import pytest
 from prefect_runs import (
     assert_no_process_is_left,
     flow_runs,
-    free_port,
     kill_all,
     own_environment,
     post,
@@ -32,6 +31,8 @@ from seedling.lock import workspace_lock
 
 pytestmark = pytest.mark.slow
 SECONDS = 900
+MISSED_RUNS = 30
+QUIET_MINUTES = 10
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -44,15 +45,10 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def api(environment: dict[str, str], tmp_path: Path) -> str:
-    """`prefect server start`, and PREFECT_API_URL in the environment."""
-    port = str(free_port())
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
-    start(command, environment, tmp_path / "server.txt")
-    url = f"http://127.0.0.1:{port}/api"
-    wait_for(lambda: httpx.get(f"{url}/health").status_code == 200, SECONDS)
-    environment["PREFECT_API_URL"] = url
-    return url
+def api(environment: dict[str, str], prefect_variables: dict[str, str]) -> str:
+    """The API of the shared Prefect server, which the environment's commands use."""
+    environment |= prefect_variables
+    return prefect_variables["PREFECT_API_URL"]
 
 
 def start(command: list[Any], environment: dict[str, str], output: Path, folder: Path | None = None) -> Any:
@@ -61,11 +57,11 @@ def start(command: list[Any], environment: dict[str, str], output: Path, folder:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder)
 
 
-def start_schedule(workspace: Path, environment: dict[str, str], output: Path) -> Any:
-    """`seedling schedule`, every minute; returns once it is ready."""
-    command = ["seedling", "schedule", "--cron", "* * * * *", "--timezone", "Europe/Paris", "-w", workspace]
+def start_schedule(workspace: Path, environment: dict[str, str], output: Path, cron: str = "* * * * *") -> Any:
+    """`seedling schedule`, by default every minute; returns once it is ready."""
+    command = ["seedling", "schedule", "--cron", cron, "--timezone", "Europe/Paris", "-w", workspace]
     process = start(command, environment, output)
-    wait_for(lambda: "Scheduled 'copy'" in output.read_text(), SECONDS, output.read_text)
+    wait_for(lambda: f"Scheduled '{workspace.name}'" in output.read_text(), SECONDS, output.read_text)
     return process
 
 
@@ -81,10 +77,88 @@ def completed(api_url: str) -> list[dict[str, Any]]:
     return [run for run in flow_runs(api_url) if run["state"]["type"] == "COMPLETED"]
 
 
+def scheduled_count(api_url: str) -> int:
+    """How many flow runs wait for their time."""
+    return sum(run["state"]["type"] == "SCHEDULED" for run in flow_runs(api_url))
+
+
+def deployment_id_of(api_url: str, name: str) -> str:
+    """The id of the deployment with that name."""
+    (deployment,) = post(api_url, "deployments/filter", {"deployments": {"name": {"any_": [name]}}})
+    return str(deployment["id"])
+
+
+def kill_and_let_time_pass(process: Any, environment: dict[str, str], api_url: str) -> int:
+    """Kill the schedule with its server, and let 90 minutes pass, of which it planned 60 to 72; returns how many runs were missed."""
+    wait_for(lambda: scheduled_count(api_url) > MISSED_RUNS, SECONDS)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert_no_process_is_left(environment)
+    missed = _let_time_pass(environment, minutes=90)
+    assert missed > MISSED_RUNS
+    return missed
+
+
+def assert_one_run_catches_up(
+    workspace: Path, environment: dict[str, str], output: Path, api_url: str, *, cron: str, missed: int
+) -> Any:
+    """Start the schedule again: of the missed runs one is done and the others are skipped; returns the process."""
+    resumed = datetime.now(UTC)
+    process = start_schedule(workspace, environment, output, cron)
+    wait_for(lambda: any(_started_after(run, resumed) for run in completed(api_url)), SECONDS, output.read_text)
+    late = [run for run in flow_runs(api_url) if _was_due_before(run, resumed - timedelta(minutes=5))]
+    caught_up = [run for run in late if run["state"]["type"] == "COMPLETED"]
+    assert len(caught_up) == 1
+    assert caught_up[0]["auto_scheduled"]
+    assert states(api_url)["CANCELLED", "Skipped"] >= missed - 1
+    assert not {"FAILED", "CRASHED"} & {kind for kind, _ in states(api_url)}
+    return process
+
+
+def quiet_cron() -> str:
+    """A cron expression for every minute but those of the next ten, in which no run starts by the clock."""
+    now = datetime.now(UTC).minute
+    minutes = [str(minute) for minute in range(60) if (minute - now) % 60 > QUIET_MINUTES]
+    return f"{','.join(minutes)} * * * *"
+
+
+def assert_a_held_workspace_is_skipped(workspace: Path, output: Path, api_url: str, request: Callable[[], Any]) -> None:
+    """While another run holds the workspace, a run that is requested or due ends as skipped, which says why."""
+
+    def skipped() -> list[dict[str, Any]]:
+        runs = [run for run in flow_runs(api_url) if run["state"]["name"] == "Skipped"]
+        return [run for run in runs if "Another run" in run["state"]["message"]]
+
+    with workspace_lock(workspace):  # as a `seedling run` by hand holds it
+        request()
+        wait_for(skipped, SECONDS, output.read_text)
+    assert {run["state"]["type"] for run in skipped()} == {"CANCELLED"}
+    assert not {"FAILED", "CRASHED"} & {kind for kind, _ in states(api_url)}
+
+
+def test_missed_runs_are_replaced_by_one_and_a_held_workspace_is_skipped(
+    finished_copy: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """After downtime one scheduled run starts by itself; while another holds the workspace, a run is skipped; Ctrl-C ends the schedule."""
+    output = tmp_path / "schedule.txt"
+    api_url = f"http://127.0.0.1:{environment['PREFECT_SERVER_API_PORT']}/api"
+    cron = quiet_cron()
+    process = start_schedule(finished_copy, environment, output, cron)
+    missed = kill_and_let_time_pass(process, environment, api_url)
+    process = assert_one_run_catches_up(finished_copy, environment, output, api_url, cron=cron, missed=missed)
+    deployment_id = deployment_id_of(api_url, finished_copy.name)
+    request = partial(_ask_for_run, api_url, deployment_id)
+    assert_a_held_workspace_is_skipped(finished_copy, output, api_url, request)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert_no_process_is_left(environment)
+
+
+@pytest.mark.soak
 def test_runs_start_by_the_clock_never_overlap_and_catch_up_once(
     finished_copy: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Two runs start by themselves; while another holds the workspace, a run is skipped; after downtime, one run starts."""
+    """Two runs start by themselves, a minute apart; while another holds the workspace, a run that is due is skipped; after downtime, one starts."""
     output = tmp_path / "schedule.txt"
     api_url = f"http://127.0.0.1:{environment['PREFECT_SERVER_API_PORT']}/api"
     process = start_schedule(finished_copy, environment, output)
@@ -92,30 +166,9 @@ def test_runs_start_by_the_clock_never_overlap_and_catch_up_once(
     assert all(run["auto_scheduled"] for run in completed(api_url))
     started = [datetime.fromisoformat(run["start_time"]) for run in completed(api_url)]
     assert started[1] - started[0] > timedelta(seconds=20)
-
-    with workspace_lock(finished_copy):  # as a `seedling run` by hand holds it
-        before = states(api_url)
-        wait_for(lambda: states(api_url) - before, SECONDS, output.read_text)
-    (skipped,) = (run for run in flow_runs(api_url) if run["state"]["name"] == "Skipped")
-    assert skipped["state"]["type"] == "CANCELLED"
-    assert "Another run" in skipped["state"]["message"]
-    assert not {"FAILED", "CRASHED"} & {kind for kind, _ in states(api_url)}
-
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert_no_process_is_left(environment)
-
-    missed = _let_time_pass(environment, minutes=70)
-    assert missed > 30
-    resumed = datetime.now(UTC)
-    process = start_schedule(finished_copy, environment, output)
-    wait_for(lambda: any(_started_after(run, resumed) for run in completed(api_url)), SECONDS, output.read_text)
-    late = [run for run in flow_runs(api_url) if _was_due_before(run, resumed - timedelta(minutes=5))]
-    caught_up = [run for run in late if run["state"]["type"] == "COMPLETED"]
-    assert len(caught_up) == 1
-    assert states(api_url)["CANCELLED", "Skipped"] >= missed - 1
-    assert not {"FAILED", "CRASHED"} & {kind for kind, _ in states(api_url)}
-
+    assert_a_held_workspace_is_skipped(finished_copy, output, api_url, lambda: None)
+    missed = kill_and_let_time_pass(process, environment, api_url)
+    process = assert_one_run_catches_up(finished_copy, environment, output, api_url, cron="* * * * *", missed=missed)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert_no_process_is_left(environment)
@@ -148,22 +201,33 @@ def _let_time_pass(environment: dict[str, str], minutes: int) -> int:
         return int(database.execute(query, (now,)).fetchone()[0])
 
 
+@pytest.mark.parametrize("by_clock", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["requested", "due"])
 def test_a_run_that_is_due_while_another_is_at_work_is_cancelled(
-    finished_copy: Path, environment: dict[str, str], api: str, tmp_path: Path
+    finished_copy: Path, environment: dict[str, str], api: str, tmp_path: Path, *, by_clock: bool
 ) -> None:
     """A run of several minutes on a given server: none of the runs due meanwhile fails, and SIGTERM ends the schedule and it."""
-    _make_long(finished_copy)
+    workspace = finished_copy.rename(tmp_path / f"long-{by_clock}")  # the name of its deployment
+    _make_long(workspace)
     output = tmp_path / "schedule.txt"
-    process = start_schedule(finished_copy, environment, output)
-    wait_for(lambda: states(api)["CANCELLED", "Cancelled"], SECONDS, output.read_text)
-    assert set(states(api)) == {("CANCELLED", "Cancelled")}
-    running = [run for run in flow_runs(api) if run["state"]["type"] == "RUNNING"]
-    assert len(running) == 1
-    server = [one.pid for one in processes(environment) if "server" in one.cmdline()]
+    process = start_schedule(workspace, environment, output, "* * * * *" if by_clock else "0 6 1 1 *")
+    deployment_id = deployment_id_of(api, workspace.name)
+
+    def runs_in(state: str) -> list[dict[str, Any]]:
+        runs = flow_runs(api, deployments={"id": {"any_": [deployment_id]}})
+        return [run for run in runs if run["state"]["type"] == state]
+
+    if not by_clock:
+        _ask_for_run(api, deployment_id)
+        wait_for(lambda: runs_in("RUNNING"), SECONDS, output.read_text)
+        _ask_for_run(api, deployment_id)
+    cancelled = wait_for(lambda: runs_in("CANCELLED"), SECONDS, output.read_text)
+    assert {run["state"]["name"] for run in cancelled} == {"Cancelled"}
+    assert [run for state in FINAL - {"CANCELLED"} for run in runs_in(state)] == []
+    (running,) = runs_in("RUNNING")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143, output.read_text()
-    wait_for(lambda: [one.pid for one in processes(environment) if one.pid not in server] == [], 60)
-    assert httpx.get(f"{api}/flow_runs/{running[0]['id']}").json()["state"]["type"] in {"CANCELLED", "CRASHED"}
+    assert_no_process_is_left(environment, 60)
+    assert httpx.get(f"{api}/flow_runs/{running['id']}").json()["state"]["type"] in {"CANCELLED", "CRASHED"}
 
 
 def test_a_worker_runs_a_deployment_and_a_cancelled_run_leaves_no_process(
@@ -186,18 +250,18 @@ def test_a_worker_runs_a_deployment_and_a_cancelled_run_leaves_no_process(
             ["prefect", *command], cwd=project, env=environment, capture_output=True, text=True, timeout=SECONDS
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    (deployment,) = post(api, "deployments/filter", {})
+    deployment_id = deployment_id_of(api, "nightly")
     output = tmp_path / "worker.txt"
     worker = start(
         ["prefect", "worker", "start", "--pool", "machines", "--type", "process"], environment, output, project
     )
 
-    first = _ask_for_run(api, deployment["id"])
+    first = _ask_for_run(api, deployment_id)
     wait_for(lambda: _state(api, first) in FINAL, SECONDS, output.read_text)
     assert _state(api, first) == "COMPLETED", output.read_text()
 
     _make_long(finished_copy)
-    second = _ask_for_run(api, deployment["id"])
+    second = _ask_for_run(api, deployment_id)
     wait_for(lambda: "validate: done" in output.read_text(), SECONDS, output.read_text)
     time.sleep(5)
     post(api, f"flow_runs/{second}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
@@ -206,7 +270,7 @@ def test_a_worker_runs_a_deployment_and_a_cancelled_run_leaves_no_process(
     at_work = lambda: [one for one in processes(environment) if "prefect.engine" in " ".join(one.cmdline())]  # noqa: E731
     wait_for(lambda: not at_work(), 60, output.read_text)
 
-    third = _ask_for_run(api, deployment["id"])
+    third = _ask_for_run(api, deployment_id)
     wait_for(at_work, SECONDS, output.read_text)
     time.sleep(5)
     worker.send_signal(signal.SIGKILL)
@@ -243,7 +307,7 @@ def test_a_schedule_that_is_not_valid_is_one_sentence(
     """Exit code 2, and no server is started."""
     options = {"--cron": "0 6 * * *", option: value}
     words = [word for pair in options.items() for word in pair]
-    command = ["seedling", "schedule", *words, "-w", finished_copy]
+    command = ["seedling", "schedule", *words, "-w", str(finished_copy)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 2
     assert message in done.stderr

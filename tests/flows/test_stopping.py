@@ -112,6 +112,7 @@ def test_a_run_that_is_stopped_at_random_moments_leaves_no_process(
     if number != signal.SIGKILL:
         assert [state for state, _ in flow_run_states(environment) if state not in {"CANCELLED", "CRASHED"}] == []
     set_value(finished_copy, ["effort"], "quick")
+    set_value(finished_copy, ["train", "candidates"], ["logistic_regression"])
     assert start(finished_copy, environment, output).wait(SECONDS) == 0, output.read_text()
     assert_no_process_is_left(environment)
 
@@ -208,7 +209,7 @@ def test_a_time_out_ends_the_run(finished_copy: Path, environment: dict[str, str
     """`timeout 30 seedling run` leaves no process."""
     set_value(finished_copy, ["seed"], 7)
     set_value(finished_copy, ["effort"], "thorough")
-    command = ["timeout", "30", "seedling", "run", "-w", finished_copy]
+    command = ["timeout", "30", "seedling", "run", "-w", str(finished_copy)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 124
     assert "Stopped." in done.stderr

@@ -35,6 +35,7 @@ def server_of(environment: dict[str, str]) -> psutil.Process | None:
 def test_a_run_goes_on_when_its_server_is_killed(finished_copy: Path, tmp_path: Path) -> None:
     """The server is killed with 9 in the middle of the run: it is started again, which is stated, and the run completes."""
     set_value(finished_copy, ["seed"], 1)  # so that there is something to do
+    set_value(finished_copy, ["train", "candidates"], ["logistic_regression"])
     environment = own_environment(tmp_path)
     output = tmp_path / "output.txt"
     with output.open("w") as log:

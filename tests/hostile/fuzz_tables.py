@@ -27,9 +27,10 @@ from seedling.config.params import load
 from seedling.config.sources import TableSource
 from seedling.errors import SeedlingError
 from seedling.evaluate import read_decisions
-from seedling.records.test_evaluations import LOG, merge_lines, read_test_evaluations
+from seedling.records.test_evaluations import merge_lines, read_test_evaluations
 from seedling.scrape.table import read_table
 from seedling.terminal.printable import printable
+from seedling.workspace import TEST_EVALUATIONS
 
 MAX_SECONDS = 10
 MAX_BYTES = 200_000
@@ -64,7 +65,7 @@ def read_as_params(folder: Path, content: bytes, _: random.Random) -> None:
 
 def read_as_log(folder: Path, content: bytes, _: random.Random) -> None:
     """The log of test-set evaluations, read and merged."""
-    (folder / LOG).write_bytes(content)
+    (folder / TEST_EVALUATIONS).write_bytes(content)
     read_test_evaluations(folder, "t", has_results=True)
     merge_lines([content.decode("utf-8", "replace").splitlines(), [json.dumps(LOG_LINE)]])
 

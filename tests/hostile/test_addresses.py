@@ -131,7 +131,7 @@ def test_the_crawler_does_not_connect_to_what_it_did_not_judge(tmp_path: Path) -
         source = {**CRAWL, "start": told.address + "/", "allow_private_hosts": ["127.0.0.1"]}
         store = tmp_path / "store.sqlite"
         given = {
-            "source": CrawlSource(**source).model_dump(),
+            "source": CrawlSource.model_validate(source).model_dump(),
             "store": str(store),
             "visit": 1,
             "proxy": None,

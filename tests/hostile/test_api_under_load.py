@@ -14,7 +14,7 @@ from typing import Literal
 import httpx
 import psutil
 import pytest
-from fuzz_api import fuzz_api
+from hostile.fuzz_api import fuzz_api
 from prefect_runs import free_port
 from small_models import grown, image
 

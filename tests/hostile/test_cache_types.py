@@ -13,7 +13,9 @@ import pytest
 from seedling.dataset.generation import read_manifest
 from seedling.errors import InputError
 from seedling.init.create import make_workspace
-from seedling.versioning.ledger import Ledger, renew_workspace_links
+from seedling.records.manifest import RowCounts
+from seedling.versioning.ledger import Ledger
+from seedling.versioning.repository import renew_workspace_links
 from seedling.versioning.snapshot import list_data
 
 
@@ -36,10 +38,10 @@ def configure(folder: Path, monkeypatch: pytest.MonkeyPatch, cache_type: str, sh
     monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(folder))
 
 
-def outcome(workspace: Path) -> tuple[str, dict[str, int]]:
+def outcome(workspace: Path) -> tuple[str, RowCounts]:
     """How scrape came about, and its rows."""
     how = Ledger(workspace).run("scrape").how
-    return how, read_manifest(workspace / "generations" / "scrape")["rows"]
+    return how, read_manifest(workspace / "generations" / "scrape").rows
 
 
 @pytest.mark.slow
@@ -52,11 +54,11 @@ def test_a_workspace_works_with_every_type_of_cache(
     configure(tmp_path / "dvc", monkeypatch, cache_type, shared)
     work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
     assert (work / "data" / "wet" / "0.txt").is_symlink() == (cache_type == "symlink")
-    assert outcome(work) == ("done", {"in": 10, "kept": 10, "rejected": 0})
+    assert outcome(work) == ("done", RowCounts(rows_in=10, kept=10, rejected=0))
     (work / "data" / "wet" / "new.txt").write_text("drizzle")
-    assert outcome(work) == ("done", {"in": 11, "kept": 11, "rejected": 0})
+    assert outcome(work) == ("done", RowCounts(rows_in=11, kept=11, rejected=0))
     work.rename(tmp_path / "moved")
-    assert outcome(tmp_path / "moved") == ("unchanged", {"in": 11, "kept": 11, "rejected": 0})
+    assert outcome(tmp_path / "moved") == ("unchanged", RowCounts(rows_in=11, kept=11, rejected=0))
     (tmp_path / "moved" / "data" / "dry" / "0.txt").read_text()
 
 
@@ -79,7 +81,7 @@ def test_a_dvcignore_in_data_is_refused(texts: Path, tmp_path: Path) -> None:
     """It would hide rows from the run; `init` leaves it out."""
     (texts / ".dvcignore").write_text("wet/\n")
     work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
-    assert outcome(work) == ("done", {"in": 10, "kept": 10, "rejected": 0})
+    assert outcome(work) == ("done", RowCounts(rows_in=10, kept=10, rejected=0))
     (work / "data" / ".dvcignore").write_text("wet/\n")
     with pytest.raises(InputError, match=r"data/\.dvcignore would hide files"):
         outcome(work)
@@ -93,7 +95,7 @@ def test_files_that_the_workspaces_own_dvcignore_hides_are_stated(
     work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
     (work / ".dvcignore").write_text("data/wet/\n")
     (work / "data" / "dry" / "5.txt").write_text("a breeze")
-    assert outcome(work)[1] == {"in": 7, "kept": 7, "rejected": 0}
+    assert outcome(work)[1] == RowCounts(rows_in=7, kept=7, rejected=0)
     assert "4 files of data/ are hidden from DVC" in caplog.text
 
 

@@ -23,6 +23,7 @@ from seedling.files.ignored_files import shown_name, write_ignored
 from seedling.init.create import InitFindings, InitOptions, _sources, make_workspace
 from seedling.init.data_layout import check_split_names
 from seedling.init.table_sources import TableOptions
+from seedling.records.stage_notes import FilesRecord
 from seedling.report.data_page import write_data_page
 from seedling.validate import validate
 
@@ -54,7 +55,7 @@ def test_annotations_of_another_tool_leave_the_class_folders_as_they_are(
     found = scraped(classes, classes.parent / "out", [FOLDER])
     assert len(found.kept) == 10
     assert found.rejected == {"_annotations.csv": "outside_class_folder"}
-    assert found.files == {"in": 11, "read": 11, "ignored": {}}
+    assert found.files == FilesRecord(files_in=11, read=11, ignored={})
 
 
 def test_a_table_whose_images_are_not_there_leaves_the_class_folders_as_they_are(classes: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_table_of_labeled_images_is_read_beside_the_pool(tmp_path: Path) -> No
         [("pool", None)] * 4 + [("train", "a")] * 3 + [("train", "b")] * 3, key=str
     )
     assert found.rejected == {}
-    assert found.files == {"in": 11, "read": 11, "ignored": {}}
+    assert found.files == FilesRecord(files_in=11, read=11, ignored={})
 
 
 def test_a_table_of_half_of_the_images_does_not_hide_the_other_half(classes: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_table_of_half_of_the_images_does_not_hide_the_other_half(classes: Pat
     found = scraped(classes, classes.parent / "out", [FOLDER, {"kind": "table", "path": "checked.csv"}])
     assert len(found.kept) == 10
     assert sum(origin.startswith("checked.csv#") for origin in found.kept) == 6
-    assert found.files == {"in": 11, "read": 11, "ignored": {}}
+    assert found.files == FilesRecord(files_in=11, read=11, ignored={})
 
 
 def test_a_table_that_contradicts_a_folder_brings_both_rows(classes: Path) -> None:
@@ -114,7 +115,7 @@ def test_folders_that_are_no_classes_are_not_taken_for_labels(
     assert "2 files are in no table" in capsys.readouterr().err
     found = scraped(source, tmp_path / "out", [{"kind": "table", "path": "labels.csv"}])
     assert found.ignored == {"images/004.png": "no_source_reads_it", "images/005.png": "no_source_reads_it"}
-    assert found.files == {"in": 7, "read": 5, "ignored": {"no_source_reads_it": 2}}
+    assert found.files == FilesRecord(files_in=7, read=5, ignored={"no_source_reads_it": 2})
 
 
 def test_columns_that_the_user_names_must_be_there(classes: Path) -> None:
@@ -166,7 +167,7 @@ def test_names_that_begin_with_a_dot_are_counted_and_stated(tmp_path: Path, pack
     assert listed == {name.replace("\udce9", "\ufffd"): reason for name, reason in HIDDEN_FILES.items()}
     found = scraped(work / "data", tmp_path / "out", [one.model_dump() for one in load(work).scrape.sources], "text")
     assert len(found.kept) == 2
-    assert found.files["ignored"] == {}
+    assert found.files.ignored == {}
 
 
 def test_hidden_files_that_come_later_are_listed_by_scrape(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_hidden_files_that_come_later_are_listed_by_scrape(tmp_path: Path) -> No
         "labeled/a/._000.png": "hidden",
         "labeled/b/.keep": "placeholder",
     }
-    assert found.files == {"in": 6, "read": 2, "ignored": {"code": 1, "hidden": 2, "placeholder": 1}}
+    assert found.files == FilesRecord(files_in=6, read=2, ignored={"code": 1, "hidden": 2, "placeholder": 1})
 
 
 @pytest.mark.parametrize(
@@ -289,8 +290,8 @@ def test_files_in_are_rows_kept_rejected_and_ignored(tree: dict[tuple[str, str],
         found = scraped(data, top / "out", [FOLDER])
         lists = [set(found.kept), set(found.rejected), set(found.ignored)]
         listed = set().union(*lists)
-        assert sum(map(len, lists)) == len(listed) == found.files["in"]
-        assert found.files["read"] == len(lists[0]) + len(lists[1])
+        assert sum(map(len, lists)) == len(listed) == found.files.files_in
+        assert found.files.read == len(lists[0]) + len(lists[1])
         walked = {
             shown_name((Path(folder) / name).relative_to(data).as_posix())
             for folder, folders, names in os.walk(data)
@@ -314,7 +315,7 @@ def test_parquet_tables_of_images_and_of_paths_are_read_beside_the_pool(tmp_path
     found = scraped(source, tmp_path / "out", [FOLDER, {"kind": "table", "path": "t.parquet"}])
     assert len(found.kept) == 6
     assert set(found.rejected.values()) == ({"outside_known_folders"} if embedded else set())
-    assert found.files == {"in": 7, "read": 7, "ignored": {}}
+    assert found.files == FilesRecord(files_in=7, read=7, ignored={})
 
 
 def test_the_list_of_ignored_files_is_safe_in_a_spreadsheet(tmp_path: Path) -> None:
@@ -366,7 +367,7 @@ def test_a_table_may_label_images_beside_it_and_leave_the_pool(tmp_path: Path) -
     found = scraped(source, tmp_path / "out", [FOLDER, {"kind": "table", "path": "t.csv"}])
     assert sorted(label or "" for _, label in found.kept.values()) == ["", "", "", "a", "a", "b", "b"]
     assert found.rejected == {}
-    assert found.files == {"in": 8, "read": 8, "ignored": {}}
+    assert found.files == FilesRecord(files_in=8, read=8, ignored={})
 
 
 def test_a_folder_around_the_classes_is_stated(tmp_path: Path) -> None:

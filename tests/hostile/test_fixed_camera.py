@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from seedling.config.params import ValidateParams, WorkspaceConfig
-from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_manifest, read_rejected
+from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_rejected
 from seedling.errors import SeedlingError
 from seedling.media import images
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import ValidateNotes
 from seedling.validate import validate
 
 CONFIG = WorkspaceConfig(modality="image")
@@ -35,9 +37,7 @@ def frame(background: images.Pixels, seed: int, *, defect: bool = False, noise: 
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-def validated(
-    folder: Path, rows: Sequence[tuple[str, str | None, images.Pixels]], **params: object
-) -> dict[str, object]:
+def validated(folder: Path, rows: Sequence[tuple[str, str | None, images.Pixels]], **params: object) -> ValidateNotes:
     """Runs validate on rows of (split, label, pixels); gives the manifest's notes."""
     with GenerationWriter(folder / "scrape", stage="scrape", modality="image") as writer:
         for number, (split, label, pixels) in enumerate(rows):
@@ -54,8 +54,7 @@ def validated(
         writer.close(rows_in=len(rows))
     settings = ValidateParams.model_validate(params)
     validate(settings, CONFIG, collected=folder / "scrape", output=folder / "validate")
-    notes: dict[str, object] = read_manifest(folder / "validate")["notes"]
-    return notes
+    return read_notes(folder / "validate", ValidateNotes)
 
 
 def camera_rows(
@@ -76,7 +75,7 @@ def test_training_rows_of_a_fixed_camera_are_not_lost_to_its_test_split(tmp_path
     rows = read(tmp_path / "validate")
     assert Counter(rows["split"]) == {"train": 30, "test": 10}
     assert rows["group"].nunique() == 40
-    assert notes["fixed_camera"] == 40
+    assert notes.fixed_camera == 40
 
 
 def test_without_a_test_split_folds_are_dealt_and_one_is_carved(tmp_path: Path) -> None:
@@ -84,7 +83,7 @@ def test_without_a_test_split_folds_are_dealt_and_one_is_carved(tmp_path: Path) 
     notes = validated(tmp_path, camera_rows("train", 40), min_test_rows=5)
     rows = read(tmp_path / "validate")
     assert len(rows) == 80
-    assert notes["carved_test_rows"] == 16
+    assert notes.carved_test_rows == 16
     assert set(rows[rows["split"] == "train"]["fold"]) == {0, 1, 2, 3, 4}
 
 
@@ -95,7 +94,7 @@ def test_three_cameras_are_three_scenes(tmp_path: Path) -> None:
         for background in (7, 8, 9)
         for row in camera_rows("train", 10, seed=100 * background, background=background)
     ]
-    assert validated(tmp_path, rows)["fixed_camera"] == 60
+    assert validated(tmp_path, rows).fixed_camera == 60
 
 
 def test_the_parameter_takes_them_for_near_duplicates_or_none_at_all(tmp_path: Path) -> None:
@@ -117,7 +116,7 @@ def test_copies_of_a_few_images_are_still_near_duplicates(tmp_path: Path) -> Non
     rows += [("train", "sound" if number else "defect", frame(scene(301), number, noise=0.6)) for number in range(12)]
     rows += [("test", "sound", frame(scene(302), 1, noise=0.6)), ("train", "sound", frame(scene(302), 2, noise=0.6))]
     notes = validated(tmp_path, rows)
-    assert "fixed_camera" not in notes
+    assert notes.fixed_camera == 0
     assert read_rejected(tmp_path / "validate")["reason"].tolist() == ["near_duplicate_of_test"]
     sizes = Counter(Counter(read(tmp_path / "validate")["group"]).values())
     assert sizes == {1: 121, 5: 1, 12: 1}
@@ -127,7 +126,7 @@ def test_a_class_of_one_scene_can_still_be_learned(tmp_path: Path) -> None:
     """An empty belt that is always the same, beside parts that differ."""
     rows = [("train", "empty", frame(scene(7), number)) for number in range(20)]
     rows += [("train", "part", scene(100 + number)) for number in range(80)]
-    assert validated(tmp_path, rows, min_test_rows=5)["fixed_camera"] == 20
+    assert validated(tmp_path, rows, min_test_rows=5).fixed_camera == 20
     kept = read(tmp_path / "validate")
     assert Counter(kept["label"]) == {"empty": 20, "part": 80}
     assert kept[(kept["label"] == "empty") & (kept["split"] == "train")]["fold"].nunique() == 5

@@ -23,7 +23,7 @@ from seedling.models.predictor import Predictor
 from seedling.serving.api import Limits, make_app
 from seedling.serving.http_clients import AllowedHosts, checked_hosts, client_of
 from seedling.serving.http_connections import ConnectionLimits, OncePerSpan
-from seedling.serving.http_guard import GuardedApp, RequestLimits, token_from
+from seedling.serving.http_guard import GuardedApp, Message, Receive, RequestLimits, Scope, Send, token_from
 from seedling.serving.report_server import ReportServer
 
 MAX_WAIT_SECONDS = 30  # a busy machine is slow; without the limits the wait has no end
@@ -32,17 +32,18 @@ QUALITY = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n
 LIMITS = ConnectionLimits(per_client=8, total=16, header_seconds=1.0, write_seconds=1.0)
 
 
-async def echo(scope: dict[str, object], receive: object, send: object) -> None:
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with the number of bytes of the body, or of as many as the path says."""
-    size, message = 0, {"more_body": True}
+    size = 0
+    message: Message = {"more_body": True}
     while message.get("more_body"):
-        message = await receive()  # type: ignore[operator]
-        size += len(message.get("body", b""))  # type: ignore[arg-type]
+        message = await receive()
+        size += len(message.get("body", b""))
     path = str(scope["path"]).strip("/")
     body = b"x" * int(path) if path.isdigit() else str(size).encode()
     headers = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[operator]
-    await send({"type": "http.response.body", "body": body})  # type: ignore[operator]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def guarded(token: str | None = None, **limits: float) -> GuardedApp:

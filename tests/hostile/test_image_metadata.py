@@ -232,8 +232,8 @@ def test_the_background_of_transparent_images_is_a_parameter(
     config = WorkspaceConfig(modality="image")
     scrape(ScrapeParams.model_validate(params), config, data=tmp_path / "data", output=tmp_path / "scrape")
     rows = read(tmp_path / "scrape", ["id", "origin"])
-    found = dict(payloads([tmp_path / "scrape"], set(rows["id"])))
-    by_name = {Path(row.origin).name: bytes(found[row.id]) for row in rows.itertuples()}  # type: ignore[arg-type]
+    payload_of: dict[str, Any] = dict(payloads([tmp_path / "scrape"], set(rows["id"])))
+    by_name = {Path(origin).name: payload_of[row_id] for row_id, origin in zip(rows["id"], rows["origin"], strict=True)}
     assert by_name["photo.jpg"] == JPEG
     icon = images.decode(by_name["icon.png"])
     assert tuple(icon[0, 0]) == color

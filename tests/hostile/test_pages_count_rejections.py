@@ -83,4 +83,4 @@ def test_advice_names_rows_that_were_rejected_for_want_of_a_label() -> None:
     """It does not say that no row is without a label where some were rejected for it."""
     curve = Curve(np.full(100, 0.5), np.full(100, 0.2), 40)
     (advice,) = _label_more(curve, {"train": 40}, 30, 10.0, False, 3)
-    assert "3 rows of the validation or test split have no label and were rejected" in advice["how"]
+    assert "3 rows of the validation or test split have no label and were rejected" in advice.how

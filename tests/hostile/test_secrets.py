@@ -143,12 +143,13 @@ def test_no_other_variable_of_the_environment_is_read(
     with site() as told:
         told.routes["/*"] = Reply(json.dumps({"rows": ["a text"]}), kind="application/json")
         source: dict[str, Any] = {**API, "url": told.address + "/items", **QUICK}
-        source |= {
+        changes: dict[str, dict[str, Any]] = {
             "header": {"headers": {"X-A": text}},
             "query": {"query": {"a": text}},
             "url": {"url": f"{told.address}/items/{text}"},
             "body": {"body": {"a": {"b": [text]}}},
-        }[place]
+        }
+        source |= changes[place]
         with pytest.raises(InputError, match="reads the environment variable AWS_SECRET_ACCESS_KEY"):
             run(tmp_path, TEXTS, source)
         assert told.asked == []

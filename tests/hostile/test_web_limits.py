@@ -12,8 +12,10 @@ import pytest
 from loopback import Reply, image, site
 from visiting import CRAWL, IMAGES, QUICK, TEXTS, run
 
-from seedling.dataset.generation import read, read_manifest, read_rejected
+from seedling.dataset.generation import read, read_rejected
 from seedling.errors import InputError
+from seedling.records.manifest import read_notes
+from seedling.records.stage_notes import ScrapeNotes
 
 MEGABYTES_SENT = 30
 
@@ -119,10 +121,6 @@ def test_pages_end_at_the_limit_of_the_source(tmp_path: Path) -> None:
         }
         output = run(tmp_path, TEXTS, source)
         assert 1 <= len(told.paths()) <= 6
-    notes = (
-        next(iter(read_manifest(output)["notes"]["no_items"].values()), {})
-        if "no_items" in read_manifest(output)["notes"]
-        else {}
-    )
+    notes = next(iter(read_notes(output, ScrapeNotes).no_items.values()), {})
     reasons = set(read_rejected(output)["reason"])
     assert "beyond_max_source_megabytes" in notes or "page_source_too_large" in reasons

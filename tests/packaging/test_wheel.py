@@ -18,6 +18,7 @@ import httpx
 import pytest
 from prefect_runs import flow_runs, free_port, kill_all, own_environment, post, wait_for
 from services import TERMINAL_STATES, Service, running
+from short_runs import shorten_runs
 from text_workspaces import TABLE, append_letters, call, letter
 
 from seedling.config.params import set_value
@@ -34,6 +35,7 @@ COLLIDING_MODULES = (
     "seedling_notes/__init__.py",
 )
 SCRIPTS_OF_DEPENDENCIES = ("dvc", "prefect")
+WORKING_STAGES = ("scrape", "validate", "augment", "synthesize", "train@0", "evaluate")  # the rounds are skipped
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +111,11 @@ def test_the_wheel_holds_one_package_with_types_and_no_other_top_level_name(whee
     assert expected - set(names) == set()
 
 
-def test_everything_runs_beside_modules_of_the_same_names(environment: dict[str, str], tmp_path: Path) -> None:
+def test_everything_runs_beside_modules_of_the_same_names(
+    environment: dict[str, str], prefect_variables: dict[str, str], tmp_path: Path
+) -> None:
     """`seedling run`, `dvc repro`, `seedling serve` and a Prefect process worker import none of the user's files."""
-    workspace, imported = tmp_path / "workspace", tmp_path / "imported"
+    workspace, imported = tmp_path / "letters", tmp_path / "imported"
     package = call(["python", "-P", "-c", "import seedling; print(seedling.__file__)"], tmp_path, environment).strip()
     assert Path(package).is_relative_to(Path(environment["PATH"].partition(":")[0]).parent)  # not the source tree
     append_letters(tmp_path / TABLE, 0, 24)
@@ -120,13 +124,12 @@ def test_everything_runs_beside_modules_of_the_same_names(environment: dict[str,
         path = workspace / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"with open({str(imported)!r}, 'a') as file:\n    file.write('{name} ')\nraise SystemExit(9)\n")
-    set_value(workspace, ["effort"], "quick")
-    set_value(workspace, ["pseudo_label", "rounds"], 0)
+    shorten_runs(workspace, augment__augmentations_per_row=1)
 
     call(["seedling", "run"], workspace, environment)
     assert len(_experiments(workspace)) == 1
-    set_value(workspace, ["seed"], 5)
-    assert "Running stage 'evaluate'" in call(["dvc", "repro"], workspace, environment)
+    forced = call(["dvc", "repro", "--force", "--single-item", *WORKING_STAGES], workspace, environment)
+    assert [stage for stage in WORKING_STAGES if f"Running stage '{stage}'" not in forced] == []
     assert "up to date" in call(["dvc", "repro"], workspace, environment)
 
     url = f"http://127.0.0.1:{free_port()}"
@@ -135,17 +138,17 @@ def test_everything_runs_beside_modules_of_the_same_names(environment: dict[str,
         answer = httpx.post(f"{url}/predict", json={"texts": [letter(100)[0]]}, timeout=60)
         assert answer.status_code == 200, answer.text
 
-    api = f"http://127.0.0.1:{environment['PREFECT_SERVER_API_PORT']}/api"
-    environment["PREFECT_API_URL"] = api
-    with _running(["prefect", "server", "start"], workspace, environment, f"{api}/health"):
-        call(["prefect", "work-pool", "create", "default", "--type", "process"], workspace, environment)
-        call(["prefect", "--no-prompt", "deploy", "--all"], workspace, environment)
-        (deployment,) = post(api, "deployments/filter", {})
-        set_value(workspace, ["seed"], 6)
-        with _running(["prefect", "worker", "start", "--pool", "default"], workspace, environment) as worker:
-            post(api, f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
-            states = wait_for(lambda: _terminal_states(api, deployment["id"]), SECONDS, worker.log.read_text)
-            assert states == ["COMPLETED"], worker.log.read_text()
+    api = prefect_variables["PREFECT_API_URL"]
+    environment |= prefect_variables
+    pool = ["prefect", "work-pool", "create", "default", "--type", "process", "--overwrite"]
+    call(pool, workspace, environment)
+    call(["prefect", "--no-prompt", "deploy", "--all"], workspace, environment)
+    (deployment,) = post(api, "deployments/filter", {"deployments": {"name": {"any_": [workspace.name]}}})
+    set_value(workspace, ["evaluate", "bootstrap_draws"], 300)
+    with _running(["prefect", "worker", "start", "--pool", "default"], workspace, environment) as worker:
+        post(api, f"deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+        states = wait_for(lambda: _terminal_states(api, deployment["id"]), SECONDS, worker.log.read_text)
+        assert states == ["COMPLETED"], worker.log.read_text()
     assert len(_experiments(workspace)) == 2
     assert not imported.exists(), f"imported: {imported.read_text()}"
 

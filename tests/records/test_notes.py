@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from round_records import candidate, candidates_record, difference, estimate
 
+from seedling.records.gate import Check
 from seedling.records.intervals import DifferenceRecord
 from seedling.records.notes import (
     chosen_accuracy,
@@ -94,18 +96,19 @@ def test_skipped_rounds_are_one_line() -> None:
 
 def test_a_gate_warning_says_what_was_measured_and_what_was_expected() -> None:
     """The mean of `correct` is a share of rows; other checks keep the name of their expectation."""
-    mean = {"expectation": "expect_column_mean_to_be_between", "observed": "0.486667"}
-    arguments = {"column": "correct", "min_value": 0.5}
-    assert warning_sentence({**mean, "arguments": arguments}) == (
+    mean = "expect_column_mean_to_be_between"
+    assert warning_sentence(failed(mean, "0.486667", column="correct", min_value=0.5)) == (
         "share of right predictions 0.487, gates.yaml expects at least 0.5"
     )
-    arguments = {"column": "width", "min_value": 8, "max_value": 64}
-    assert warning_sentence({**mean, "arguments": arguments}) == "mean of width 0.487, gates.yaml expects 8 to 64"
-    other = {
-        "expectation": "expect_column_distinct_values_to_contain_set",
-        "observed": "['train']",
-        "arguments": {"column": "split", "value_set": ["test"]},
-    }
+    assert warning_sentence(failed(mean, "0.486667", column="width", min_value=8, max_value=64)) == (
+        "mean of width 0.487, gates.yaml expects 8 to 64"
+    )
+    other = failed("expect_column_distinct_values_to_contain_set", "['train']", column="split", value_set=["test"])
     assert warning_sentence(other) == (
         "expect_column_distinct_values_to_contain_set (split): ['train']; gates.yaml expects value_set=['test']"
     )
+
+
+def failed(expectation: str, observed: str, **arguments: Any) -> Check:
+    """A failed check with these arguments."""
+    return Check(expectation=expectation, arguments=arguments, severity="warning", passed=False, observed=observed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from in_process import seedling
@@ -203,7 +204,7 @@ CANDIDATES = {
     },
     "version": 1,
 }
-ABLATION = {
+ABLATION: dict[str, Any] = {
     "accuracy_at_start": ESTIMATE,
     "bars": [
         {
@@ -298,12 +299,39 @@ def test_the_vote_has_no_choice_loss_and_later_rounds_no_analyses() -> None:
     assert content["repeated"] is None
 
 
+def test_the_best_candidate_has_the_smallest_log_loss() -> None:
+    """The vote counts as a candidate; without evaluation rows, no candidate has a log loss and none is best."""
+    svm, forest, vote = (
+        candidate(learner, log_loss=loss)
+        for learner, loss in (("svm", 0.5), ("random_forest", 0.75), ("ensemble", 0.25))
+    )
+    record = candidates_record(forest, svm, vote)
+    assert record.best == vote
+    assert record.tried == (forest, svm)
+    assert candidates_record(forest, svm).best == svm
+    assert candidates_record(candidate("svm")).best is None
+
+
+def test_a_skipped_round_has_no_pseudo_labels() -> None:
+    """Its manifest has no rows."""
+    assert RoundManifestRecord(stage="train@2", skipped="R").pseudo_labeled == 0
+    assert RoundManifestRecord.parse(ROUND_MANIFEST).pseudo_labeled == 5
+
+
 def test_a_decision_of_an_earlier_version_is_read() -> None:
     """Files without `version` have the same keys; the five that every version wrote are enough."""
     earlier = {key: value for key, value in json.loads(DECISION).items() if key != "version"}
     assert DecisionRecord.parse(json.dumps(earlier)) == decision_record()
     required = {key: earlier[key] for key in ("round", "decision", "reason", "stop", "accepted_round")}
     assert DecisionRecord.parse(json.dumps(required)).accepted_round == 1
+
+
+def test_an_ablation_of_an_earlier_version_is_read() -> None:
+    """Its steps that were left out have the kind `left out`."""
+    (bar,) = ABLATION["bars"]
+    earlier = {**ABLATION, "bars": [{**bar, "kind": "left out"}]}
+    del earlier["version"]
+    assert AblationRecord.parse(json.dumps(earlier)) == ablation_record()
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,36 @@ import re
 from typing import Any
 
 import pytest
+from evaluation_records import estimate, selective
+from manifests import audit, label_issues
 from markupsafe import Markup
+from round_records import difference
 
+from seedling.records.candidates import (
+    FoldAccuraciesRecord,
+    HardestClassRecord,
+    HardestSourceRecord,
+    LearnerAccuracyRecord,
+    RepeatedRecord,
+    UnknownClassesRecord,
+    UnseenSourcesRecord,
+)
+from seedling.records.evaluation import (
+    FoldRecord,
+    MinimalPerturbationRecord,
+    OutOfScopeRecord,
+    RobustnessRecord,
+    WrongTestLabelsRecord,
+)
+from seedling.records.intervals import EstimateRecord
 from seedling.records.predicted_gain import PredictedGain
-from seedling.records.test_evaluations import EvaluationLog
+from seedling.records.stage_notes import NotEstimated
+from seedling.records.test_evaluations import EvaluationLog, LoggedEvaluation
 from seedling.report import sentences
+from seedling.report.results import Baseline, Headline, Subject, ThresholdResult
 from seedling.stats.statistics import Estimate
 
-ESTIMATE = {"value": 0.8, "low": 0.7, "high": 0.9}
+ESTIMATE = estimate(0.8, 0.7, 0.9)
 
 
 def plain(sentence: str | Markup | None) -> str:
@@ -24,18 +46,18 @@ def plain(sentence: str | Markup | None) -> str:
     return text.replace("\u00a0", " ").replace("\u202f", " ")
 
 
-def subject(**changes: Any) -> dict[str, Any]:
+def subject(**changes: Any) -> Subject:
     """A model of two classes, trained on 1,200 labels of people and 300 of a rule."""
-    return {
+    values: dict[str, Any] = {
         "modality": "image",
-        "classes": ["cat", "dog"],
+        "classes": ("cat", "dog"),
         "labeled": 1_500,
         "unchecked": 300,
-        "sources": [("by people", 1_200), ("by rules (tag)", 300)],
+        "sources": (("by people", 1_200), ("by rules (tag)", 300)),
         "pseudo_labeled": 0,
         "learners": "svm",
-        **changes,
     }
+    return Subject(**{**values, **changes})
 
 
 def test_the_subject_names_classes_labels_and_round() -> None:
@@ -60,10 +82,10 @@ def test_a_class_that_is_never_predicted_is_not_claimed() -> None:
 
 def test_the_baseline_is_the_most_frequent_class() -> None:
     """A model whose interval reaches it is not clearly better."""
-    baseline = {"class": "ham", "accuracy": 0.65}
+    baseline = Baseline("ham", 0.65)
     sentence = "Always predicting “ham” would be right for 65.0 % of these rows."
     assert plain(sentences.baseline_sentence(baseline, ESTIMATE)) == sentence
-    assert plain(sentences.baseline_sentence({**baseline, "accuracy": 0.7}, ESTIMATE)) == (
+    assert plain(sentences.baseline_sentence(Baseline("ham", 0.7), ESTIMATE)) == (
         "Always predicting “ham” would be right for 70.0 % of these rows. The model is not clearly better than that."
     )
 
@@ -97,23 +119,22 @@ def test_the_gain_expected_last_time_is_beside_the_measured_one(
 
 def test_the_first_stricter_threshold_is_named() -> None:
     """Not one that covers nothing, nor one below the threshold in use; without any, only that no threshold is needed."""
-    selective = {"threshold": 0.0, "target_accuracy": 0.95, "coverage": {"value": 1.0}}
-    errors = {"value": 0.009, "low": 0.002, "high": 0.048}
-    none = {"threshold": None, "coverage": None, "errors": None}
-    empty = {"threshold": 0.99, "coverage": {"value": 0.0}, "errors": None}
-    point = {"threshold": 0.892, "coverage": {"value": 0.932}, "errors": errors}
+    errors = estimate(0.009, 0.002, 0.048)
+    none = ThresholdResult(None, (0.001,), coverage=None, errors=None)
+    empty = ThresholdResult(0.99, (0.005,), coverage=estimate(0.0), errors=None)
+    point = ThresholdResult(0.892, (0.01,), coverage=estimate(0.932), errors=errors)
     always = "It predicts every row: in cross-validation, it reached the target accuracy of 95 % without a threshold. "
     confident = "Above a confidence of 89.2 % it predicts 93.2 % of the rows, 99.1 % [95.2 %, 99.8 %] of them rightly."
-    assert plain(sentences.confidence_sentence(selective, [none, empty, point])) == always + confident
-    assert plain(sentences.confidence_sentence({**selective, "threshold": 0.5}, [point])) == confident
-    assert sentences.confidence_sentence({**selective, "threshold": 0.9}, [point]) is None
-    assert plain(sentences.confidence_sentence(selective, [none])) == always
-    assert sentences.confidence_sentence({**selective, "coverage": None}, [point]) is None
+    assert plain(sentences.confidence_sentence(selective(), [none, empty, point])) == always + confident
+    assert plain(sentences.confidence_sentence(selective(threshold=0.5), [point])) == confident
+    assert sentences.confidence_sentence(selective(threshold=0.9), [point]) is None
+    assert plain(sentences.confidence_sentence(selective(), [none])) == always
+    assert sentences.confidence_sentence(selective(coverage=None), [point]) is None
 
 
 def test_the_sample_of_the_robustness_tests_is_stated() -> None:
     """With the accuracy on the unchanged rows of the sample."""
-    assert plain(sentences.robustness_sentence({"rows": 1_000, "accuracy": 0.857})) == (
+    assert plain(sentences.robustness_sentence(RobustnessRecord(rows=1_000, accuracy=0.857, changes=()))) == (
         "A random sample of 1 000 test rows, of which 85.7 % are right without changes. The intervals account for the "
         "size of the sample."
     )
@@ -121,58 +142,54 @@ def test_the_sample_of_the_robustness_tests_is_stated() -> None:
 
 def test_the_accuracy_has_its_interval_and_rows() -> None:
     """On test rows, by cross-validation, and unknown."""
-    headline = {"where": "test", "rows": 224, **ESTIMATE}
-    assert plain(sentences.accuracy_sentence(headline, 0.95)) == (
+    assert plain(sentences.accuracy_sentence(Headline("test", 224, ESTIMATE), 0.95)) == (
         "accuracy (95 % interval 70.0 % to 90.0 %), on 224 test rows, which were not used in training."
     )
-    headline["where"] = "cross_validation"
-    assert plain(sentences.accuracy_sentence(headline, 0.9)) == (
+    assert plain(sentences.accuracy_sentence(Headline("cross_validation", 224, ESTIMATE), 0.9)) == (
         "accuracy (90 % interval 70.0 % to 90.0 %), on 224 labeled rows by cross-validation."
     )
-    assert plain(sentences.accuracy_sentence({**headline, "value": None}, 0.95)).startswith("The accuracy is unknown:")
+    unknown = plain(sentences.accuracy_sentence(Headline("cross_validation", 224, None), 0.95))
+    assert unknown.startswith("The accuracy is unknown:")
 
 
 def test_abstention_states_coverage_and_the_target_only_if_it_is_missed() -> None:
     """A target of 95 % is missed with 89.3 %, one of 85 % is met; no row is confident enough; no threshold."""
-    selective = {
+    values = {
         "threshold": 0.598,
-        "target_accuracy": 0.95,
-        "coverage": {"value": 205 / 224, "low": 0.8, "high": 0.95},
-        "accuracy": {"value": 0.893, "low": 0.85, "high": 0.93},
+        "coverage": estimate(205 / 224, 0.8, 0.95),
+        "accuracy": estimate(0.893, 0.85, 0.93),
     }
-    assert plain(sentences.abstention_sentence(selective, 224, 0.0)) == (
+    assert plain(sentences.abstention_sentence(selective(**values), 224, 0.0)) == (
         "Above a confidence of 59.8 % it predicts 205 of 224 rows (91.5 %), 89.3 % [85.0 %, 93.0 %] of them rightly; "
         "the target is 95 %"
     )
-    assert "target" not in plain(sentences.abstention_sentence({**selective, "target_accuracy": 0.85}, 224, 0.0))
-    assert plain(sentences.abstention_sentence({**selective, "accuracy": None}, 224, 0.0)) == (
+    assert "target" not in plain(
+        sentences.abstention_sentence(selective(**{**values, "target_accuracy": 0.85}), 224, 0.0)
+    )
+    assert plain(sentences.abstention_sentence(selective(**{**values, "accuracy": None}), 224, 0.0)) == (
         "No row has a confidence above 59.8 %, the threshold for the target accuracy of 95 %: the model abstains on all "
         "of them"
     )
-    assert sentences.abstention_sentence({**selective, "threshold": 0.0}, 224, 0.0) is None
-    assert sentences.abstention_sentence({**selective, "coverage": None}, 224, 0.0) is None
+    assert sentences.abstention_sentence(selective(**{**values, "threshold": 0.0}), 224, 0.0) is None
+    assert sentences.abstention_sentence(selective(**{**values, "coverage": None}), 224, 0.0) is None
 
 
 def test_a_threshold_that_wrong_labels_raised_is_pointed_out() -> None:
     """A tenth of the labels are wrong, the target is 95 %, and less than half of the rows are covered."""
-    selective = {
-        "threshold": 0.9,
-        "target_accuracy": 0.95,
-        "coverage": {**ESTIMATE, "value": 0.3},
-        "accuracy": ESTIMATE,
-    }
-    sentence = plain(sentences.abstention_sentence(selective, 100, 0.1))
+    strict = selective(threshold=0.9, coverage=estimate(0.3), accuracy=ESTIMATE)
+    sentence = plain(sentences.abstention_sentence(strict, 100, 0.1))
     assert (
         "The threshold may be too strict: it was chosen on rows of which an estimated 10 % have a wrong label"
         in sentence
     )
-    assert "too strict" not in plain(sentences.abstention_sentence(selective, 100, 0.01))
+    assert "too strict" not in plain(sentences.abstention_sentence(strict, 100, 0.01))
 
 
 def test_rows_of_no_class_are_evaluated_or_a_stand_in_is_named() -> None:
     """With such rows, with the stand-in, and with neither."""
-    unknown = {"auroc": {"value": 0.71, "low": 0.6, "high": 0.8}, "hardest": {"class": "cloudy", "auroc": 0.55}}
-    outside = {"coverage": ESTIMATE, "rows": 30, "auroc": {"value": 0.912, "low": 0.85, "high": 0.96}}
+    hardest = HardestClassRecord(name="cloudy", auroc=0.55)
+    unknown = UnknownClassesRecord(classes=4, auroc=estimate(0.71, 0.6, 0.8), hardest=hardest)
+    outside = OutOfScopeRecord(rows=30, coverage=ESTIMATE, auroc=estimate(0.912, 0.85, 0.96))
     assert plain(sentences.out_of_scope_sentence(None, None, 0.5)) == (
         "not evaluated: put examples into data/out_of_scope/ (or give them the split out_of_scope in the table)"
     )
@@ -190,12 +207,13 @@ def test_rows_of_no_class_are_evaluated_or_a_stand_in_is_named() -> None:
 
 def test_a_new_source_is_compared_with_known_ones() -> None:
     """Accuracy, difference and the worst source, whose name is escaped."""
-    unseen = {
-        "accuracy": ESTIMATE,
-        "difference": {"value": -0.05, "low": -0.1, "high": 0.0},
-        "hardest": {"source": "<i>", "accuracy": ESTIMATE, "rows": 12},
-        "sources": 3,
-    }
+    unseen = UnseenSourcesRecord(
+        sources=3,
+        rows=40,
+        accuracy=ESTIMATE,
+        difference=difference(-0.05, -0.1, 0.0),
+        hardest=HardestSourceRecord(source="<i>", accuracy=ESTIMATE, rows=12),
+    )
     sentence = sentences.unseen_source_sentence(unseen)
     assert "accuracy of 80.0 % [70.0 %, 90.0 %], -5.0 points [-10.0, +0.0] from" in plain(sentence)
     assert "worst of 3 sources: &lt;i&gt; " in sentence
@@ -236,8 +254,8 @@ def test_unchecked_labels_are_counted() -> None:
 
 def test_test_set_evaluations_are_counted_and_corrected() -> None:
     """The first use, two models, a restarted log, and no log at all."""
-    first = {"who": "ann", "time": "2026-11-27T10:00:00+00:00"}
-    second = {"who": "bob", "time": "2026-11-28T10:00:00+00:00"}
+    first = LoggedEvaluation("2026-11-27T10:00:00+00:00", "ann", test="t", model="m1")
+    second = LoggedEvaluation("2026-11-28T10:00:00+00:00", "bob", test="t", model="m2")
     assert plain(sentences.evaluation_log_sentence(EvaluationLog([first]), None)) == (
         "1 by ann, 2026-11-27: first use of the test set, so the accuracy is unbiased. Picking the best of many "
         "evaluations "
@@ -259,25 +277,26 @@ def test_test_set_evaluations_are_counted_and_corrected() -> None:
 
 def test_wrong_test_labels_are_an_estimate() -> None:
     """The share of wrong labels, and the accuracy without them."""
-    sentence = plain(sentences.wrong_test_labels_sentence({"rate": {**ESTIMATE, "value": 0.05}, "accuracy": ESTIMATE}))
+    test_labels = WrongTestLabelsRecord(rate=estimate(0.05, 0.7, 0.9), accuracy=ESTIMATE)
+    sentence = plain(sentences.wrong_test_labels_sentence(test_labels))
     assert "An estimated 5.0 % [70.0 %, 90.0 %] of them are wrong" in sentence
     assert "the accuracy would be 80.0 % [70.0 %, 90.0 %]." in sentence
 
 
 def test_split_variation_says_whether_learners_differ() -> None:
     """25 splits; a difference whose interval contains zero, with and without agreement, and one that does not."""
-    repeated = {
-        "rows": 60,
-        "folds": 5,
-        "repeats": 5,
-        "agreement": 0.5,
-        "splits": {"learner": "logistic_regression", "accuracy": [0.5, 0.7, 0.8, 0.9, 1.0]},
-        "learners": [
-            {"learner": "logistic_regression", "accuracy": ESTIMATE},
-            {"learner": "svm", "accuracy": ESTIMATE},
-        ],
-        "difference": {"value": -0.036, "low": -0.1, "high": 0.03},
-    }
+    repeated = RepeatedRecord(
+        rows=60,
+        folds=5,
+        repeats=5,
+        agreement=0.5,
+        splits=FoldAccuraciesRecord(learner="logistic_regression", accuracy=(0.5, 0.7, 0.8, 0.9, 1.0)),
+        learners=(
+            LearnerAccuracyRecord(learner="logistic_regression", accuracy=ESTIMATE),
+            LearnerAccuracyRecord(learner="svm", accuracy=ESTIMATE),
+        ),
+        difference=estimate(-0.036, -0.1, 0.03),
+    )
     sentence = plain(sentences.split_variation_sentence(repeated))
     assert sentence == (
         "Over 25 splits of 60 rows (5 folds, 5 times), logistic regression scored 50.0 % to 100.0 %, half of the time "
@@ -285,15 +304,15 @@ def test_split_variation_says_whether_learners_differ() -> None:
         "80.0 % "
         "[70.0 %, 90.0 %]; difference -3.6 points [-10.0, +3.0]: not significant."
     )
-    agreeing = plain(sentences.split_variation_sentence({**repeated, "agreement": 0.95}))
+    agreeing = plain(sentences.split_variation_sentence(repeated.model_copy(update={"agreement": 0.95})))
     assert "the splits share rows, so that proves nothing" in agreeing
-    different = {**repeated, "difference": {"value": -0.06, "low": -0.1, "high": -0.01}}
+    different = repeated.model_copy(update={"difference": estimate(-0.06, -0.1, -0.01)})
     assert plain(sentences.split_variation_sentence(different)).endswith("points [-10.0, -1.0].")
 
 
 def test_fold_accuracies_are_listed() -> None:
     """Two folds."""
-    folds = [{"accuracy": 0.5, "rows": 10}, {"accuracy": 0.75, "rows": 8}]
+    folds = [FoldRecord(fold=0, rows=10, accuracy=0.5), FoldRecord(fold=1, rows=8, accuracy=0.75)]
     assert plain(sentences.fold_accuracies_sentence(folds)) == (
         "Accuracy of each cross-validation fold: 50.0 % of 10, 75.0 % of 8."
     )
@@ -301,13 +320,18 @@ def test_fold_accuracies_are_listed() -> None:
 
 def test_a_missed_target_is_bad_only_beyond_chance() -> None:
     """Met, without rows, missed within the interval, and missed beyond it."""
-    point = {"allowed": [0.01, 0.02], "errors": {"value": 0.03, "low": 0.005, "high": 0.06}}
-    assert plain(sentences.missed_target(point)) == "target of 1 % not met, perhaps by chance"
-    significant = sentences.missed_target({**point, "errors": {"value": 0.03, "low": 0.02, "high": 0.06}})
+
+    def point(errors: EstimateRecord | None) -> ThresholdResult:
+        return ThresholdResult(0.5, (0.01, 0.02), coverage=ESTIMATE, errors=errors)
+
+    assert (
+        plain(sentences.missed_target(point(estimate(0.03, 0.005, 0.06)))) == "target of 1 % not met, perhaps by chance"
+    )
+    significant = sentences.missed_target(point(estimate(0.03, 0.02, 0.06)))
     assert plain(significant) == "target of 1 % not met"
     assert 'class="bad"' in str(significant)
-    assert sentences.missed_target({**point, "errors": {"value": 0.01, "low": 0.0, "high": 0.06}}) is None
-    assert sentences.missed_target({**point, "errors": None}) is None
+    assert sentences.missed_target(point(estimate(0.01, 0.0, 0.06))) is None
+    assert sentences.missed_target(point(None)) is None
 
 
 def test_thresholds_are_an_independent_check_on_test_rows_alone() -> None:
@@ -323,47 +347,50 @@ def test_thresholds_are_an_independent_check_on_test_rows_alone() -> None:
 
 def test_an_invisible_perturbation_is_a_warning() -> None:
     """Below one gray level, above it, words, and none found."""
-    images = {"unit": "levels", "rows": 16, "flipped": 13, "median": 0.21, "quartiles": [0.1, 0.4]}
+    images = MinimalPerturbationRecord(unit="levels", rows=16, flipped=13, median=0.21, quartiles=(0.1, 0.4))
     assert plain(sentences.perturbation_sentence(images)) == (
         "An invisible change (0.21 of 255 gray levels) flips the prediction in 13 of 16 tries (half of the images: "
         "0.1 to "
         "0.4; DeepFool). Do not use the model where someone may try to fool it."
     )
-    visible = plain(sentences.perturbation_sentence({**images, "median": 12.0}))
+    visible = plain(sentences.perturbation_sentence(images.model_copy(update={"median": 12.0})))
     assert visible.startswith("A change of 12 of 255 gray levels flips") and "fool" not in visible.replace(
         "DeepFool", ""
     )
-    words = {"unit": "words", "rows": 8, "flipped": 8, "median": 0.25, "quartiles": [0.1, 0.5]}
+    words = MinimalPerturbationRecord(unit="words", rows=8, flipped=8, median=0.25, quartiles=(0.1, 0.5))
+    unchanged = MinimalPerturbationRecord(unit="levels", rows=16, flipped=0, median=None, quartiles=(None, None))
     assert plain(sentences.perturbation_sentence(words)).startswith(
         "Leaving out 25.0 % of the words flips the prediction"
     )
-    assert plain(sentences.perturbation_sentence({**images, "flipped": 0})) == (
+    assert plain(sentences.perturbation_sentence(unchanged)) == (
         "No minimal perturbation was found for the 16 right rows that were tried."
     )
 
 
 def test_a_teacher_that_hardly_counts_is_explained() -> None:
     """Usual weight, overconfident, and without held-out rows."""
-    assert sentences.teacher_weight_sentence({"teacher_weight": 0.1, "rows": 20}) == ""
-    assert sentences.teacher_weight_sentence({"teacher_weight": 0.0, "rows": 20}) == ""
-    assert "1/50 of a nearby label" in sentences.teacher_weight_sentence({"teacher_weight": 0.02, "rows": 20})
-    assert "only breaks ties" in sentences.teacher_weight_sentence({"teacher_weight": 0.02, "rows": 0})
+    assert sentences.teacher_weight_sentence(audit(teacher_weight=0.1, rows=20)) == ""
+    assert sentences.teacher_weight_sentence(audit(teacher_weight=0.0, rows=20)) == ""
+    assert "1/50 of a nearby label" in sentences.teacher_weight_sentence(audit(teacher_weight=0.02, rows=20))
+    assert "only breaks ties" in sentences.teacher_weight_sentence(audit(teacher_weight=0.02, rows=0))
 
 
 def test_label_issues_are_flagged_and_repaired() -> None:
     """None flagged, one, two repaired, and no estimate."""
-    noise = {"labels": 1_028, "flagged": 0, "repaired": 0, "policy": "drop"}
+    noise = label_issues(labels=1_028, policy="drop")
     assert plain(sentences.label_issues_sentence(noise)) == (
         "of 1 028 labels are expected to be wrong, estimated by out-of-fold models and a model of labeling mistakes; "
         "none is "
         "likely enough to flag."
     )
-    assert plain(sentences.label_issues_sentence({**noise, "flagged": 1})).endswith("; 1 is likely enough to flag.")
-    assert plain(sentences.label_issues_sentence({**noise, "flagged": 2, "repaired": 2})).endswith(
+    assert plain(sentences.label_issues_sentence(noise.model_copy(update={"flagged": 1}))).endswith(
+        "; 1 is likely enough to flag."
+    )
+    assert plain(sentences.label_issues_sentence(noise.model_copy(update={"flagged": 2, "repaired": 2}))).endswith(
         "; 2 are likely enough to flag, and 2 of them were repaired (drop)."
     )
-    assert sentences.label_issues_sentence({}) is None
-    assert sentences.label_issues_sentence({"not_estimated": "too few labels"}) is None
+    assert sentences.label_issues_sentence(None) is None
+    assert sentences.label_issues_sentence(NotEstimated(not_estimated="too few labels")) is None
 
 
 def test_copies_and_leaks_are_counted() -> None:

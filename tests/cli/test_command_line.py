@@ -1,0 +1,274 @@
+"""The command line, as a user types it: messages, exit codes, help."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from filelock import FileLock
+from in_process import seedling
+from loopback import site
+from PIL import Image
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+import seedling as seedling_package
+from seedling.cli.main import app
+from seedling.cli.options import Debug, Workspace, explained
+from seedling.config.params import load
+from seedling.config.sources import TableSource
+from seedling.errors import InputError
+from seedling.init.create import InitOptions, _sources, make_workspace
+from seedling.init.table_sources import TableOptions
+from seedling.versioning.ledger import open_ledger
+
+
+def seedling_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "seedling.cli.main", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=280)
+
+
+@pytest.mark.parametrize("name", [command.name for command in app.registered_commands])
+def test_every_command_has_help(name: str) -> None:
+    """A sentence on what it does."""
+    done = seedling(name, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout.split()) > 10
+
+
+def test_the_help_of_the_command_line_is_the_docstring_of_the_package() -> None:
+    """One sentence says what Seedling does, in both."""
+    assert str(seedling_package.__doc__) in " ".join(seedling("--help").stdout.split())
+
+
+def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    """With a first commit, and nothing left to commit or to track."""
+    done = seedling("init", tmp_path / "w", "--images", make_images())
+    assert done.returncode == 0, done.stderr
+    clean = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=tmp_path / "w", capture_output=True, text=True, check=True
+    )
+    assert clean.stdout == ""
+    assert (tmp_path / "w/data.dvc").exists()
+    again = seedling("init", tmp_path / "w", "--images", make_images(tmp_path / "more"))
+    assert again.returncode == 2
+    assert "is a workspace already" in again.stderr
+
+
+def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Path) -> None:
+    """Without them it says how; with them params.yaml has them, which a text that no utf-8 is needs."""
+    table = tmp_path / "letters.csv"
+    table.write_bytes("remark,kind\ncafé au lait,drink\npain,food\n".encode("latin-1"))
+    for table_options, remedy in (
+        (TableOptions(), "use --encoding latin-1"),
+        (TableOptions(encoding="latin-1"), "--column text=NAME"),
+        (TableOptions(columns={"body": "remark"}), "must be one of text, image"),
+    ):
+        with pytest.raises(InputError, match=remedy):
+            make_workspace(tmp_path / "w", table, "text", encoder="none", options=InitOptions(table=table_options))
+    options = ["--encoding", "latin-1", "--column", "text=remark", "--column", "label=kind"]
+    done = seedling("init", tmp_path / "w", "--texts", table, "--encoder", "none", *options)
+    assert done.returncode == 0, done.stderr
+    (source,) = load(tmp_path / "w").scrape.sources
+    assert isinstance(source, TableSource)
+    assert (source.text, source.label, source.encoding) == ("remark", "kind", "latin-1")
+
+
+@pytest.mark.parametrize(
+    ("folders", "by_source", "expected"),
+    [
+        (["studio/house", "studio/tree", "web/house", "web/tree"], True, ["studio", "web"]),
+        (["studio/house", "studio/tree", "web/house", "web/tree"], False, ["."]),
+        (["studio/labeled/house", "web/unlabeled"], None, ["studio", "web"]),
+        (["dog/poodle", "cat/siamese"], None, ["."]),
+        (["dog/train", "dog/test", "cat/train", "cat/test"], False, ["."]),
+        (["studio/labeled/house", "😀/test/house"], None, ["studio", "😀"]),
+        (["labeled/house", "unlabeled"], None, ["."]),
+    ],
+)
+def test_top_folders_are_sources_or_classes_as_is_said_or_as_their_names_say(
+    tmp_path: Path, folders: list[str], by_source: bool | None, expected: list[str]
+) -> None:
+    """Splits with classes in each of them: sources; names of splits, or nothing alike: as they are."""
+    images_in(tmp_path / "images", folders)
+    lines = _sources(tmp_path / "images", "image", by_source, TableOptions())
+    assert [YAML(typ="safe").load(one) for one in lines] == [{"kind": "folder", "path": one} for one in expected]
+
+
+def images_in(place: Path, folders: list[str]) -> None:
+    """An image in each, and what a desktop leaves beside them."""
+    for shade, name in enumerate(folders):
+        (place / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(place / name / "one.png")
+        (place / name).parent.joinpath(".DS_Store").touch()
+
+
+@pytest.mark.slow
+def test_init_asks_where_top_folders_may_be_sources_or_classes(tmp_path: Path) -> None:
+    """The same class folders in several: what it may mean, and the two options; with one of them there is a workspace."""
+    images_in(tmp_path / "images", ["studio/house", "studio/tree", "web/house", "web/tree"])
+    asked = seedling("init", tmp_path / "w", "--images", tmp_path / "images")
+    assert (asked.returncode, "--by-source or --by-class" in asked.stderr) == (2, True)
+    done = seedling("init", tmp_path / "w", "--images", tmp_path / "images", "--by-source")
+    assert done.returncode == 0, done.stderr
+    assert [getattr(source, "path", None) for source in load(tmp_path / "w").scrape.sources] == ["studio", "web"]
+
+
+@pytest.mark.slow
+def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
+    """Made without data: a source alone fills it, and labels that are put in later join it."""
+    done = seedling("init", tmp_path / "w", "--collect", "texts")
+    assert done.returncode == 0, done.stderr
+    assert "docs/collecting.md" in done.stdout
+    with site() as server:
+        server.routes["/"] = "".join(f"<li>{color} thing {n}</li>" for n in range(20) for color in ("red", "blue"))
+        params = tmp_path / "w/params.yaml"
+        source = (
+            f"    - {{kind: crawl, start: '{server.address}/', item: li, text: '::text', allow_private_hosts: true,\n"
+            "       rules: [{rule: color, words: {red: [red], blue: [blue]}}]}"
+        )
+        text = params.read_text(encoding="utf-8")
+        listed = next(line for line in text.splitlines() if "may_be_empty: true" in line)
+        params.write_text(text.replace(listed, f"{listed}\n{source}"), encoding="utf-8")
+        done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
+        assert done.returncode == 0, done.stderr
+        assert "40 in, 40 kept" in done.stdout
+        folder = tmp_path / "w/data/labeled/red"
+        folder.mkdir()
+        (folder / "mine.txt").write_text("a crimson thing", encoding="utf-8")
+        done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
+    assert done.returncode == 0, done.stderr
+    assert "41 in, 41 kept" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    """The packed rows and those of data/labeled/ are one generation."""
+    done = seedling("init", tmp_path / "w", "--images", make_images(labeled=3, pool=0, test=0), "--pack")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "w/data").iterdir()) == ["packed"]
+    later = make_images(tmp_path / "later", labeled=5, pool=0, test=0)
+    shutil.copytree(later / "labeled", tmp_path / "w/data/labeled")
+    done = seedling_process("stage", "scrape", "--workspace", tmp_path / "w")
+    assert done.returncode == 0, done.stderr
+    assert "24 in, 24 kept" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["init", "new"], "one of --images PATH, --texts PATH"),
+        (["init", "new", "--images", "nowhere"], "nowhere does not exist"),
+        (["init", "new", "--texts", "odd.xlsx"], "is not a .csv, .tsv, .jsonl, .parquet file"),
+        (["init", "new", "--images", "empty"], "has neither images in <class>/ folders"),
+        (["run"], "seedling init DIR --images PATH"),
+        (["status"], "seedling init"),
+        (["stage", "scrap"], "Unknown stage 'scrap'"),
+    ],
+)
+def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    """What is wrong and what to do, and no traceback."""
+    (tmp_path / "odd.xlsx").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    call = seedling_process if arguments[0] in {"run", "stage"} else seedling
+    done = call(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_stage_runs_alone_and_is_recorded(workspace: Path) -> None:
+    """`seedling stage scrape`, then `seedling status` says so."""
+    assert seedling_process("stage", "scrape", "-w", workspace).returncode == 0
+    status = seedling("status", "-w", workspace)
+    assert status.returncode == 3, "the other stages are still to run"
+    line = next(line for line in status.stdout.splitlines() if line.startswith("scrape"))
+    assert "up to date" in line
+    assert "53" in line
+
+
+def test_a_stage_without_its_input_says_which_to_run(workspace: Path) -> None:
+    """The missing generation and the command that makes it."""
+    done = seedling_process("stage", "validate", "-w", workspace)
+    assert done.returncode == 2
+    assert "seedling stage scrape" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_gate_that_says_no_gives_exit_code_1(workspace: Path) -> None:
+    """And the message goes to standard error."""
+    (workspace / "gates.yaml").write_text("scrape: [expect_table_row_count_to_be_between: {min_value: 1000}]\n")
+    done = seedling_process("stage", "scrape", "-w", workspace)
+    assert done.returncode == 1
+    assert "The gate of stage 'scrape' failed" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -> None:
+    """Exit code 1, the function's name and the rows in the terminal, its sentence on the page of the gates; a change of the file alone is
+    seen, by `status` too; then the stage passes and the page is there.
+    """
+    expectations = (
+        'def expect_column_values_to_be_large(width, least):\n    """are large enough"""\n    return width >= least\n'
+    )
+    (workspace / "expectations.py").write_text(expectations, encoding="utf-8")
+    gates = workspace / "gates.yaml"
+    line = "  - expect_column_values_to_be_large: {column: width, least: 1000}\n"
+    gates.write_text(gates.read_text(encoding="utf-8").replace("validate:\n", "validate:\n" + line), encoding="utf-8")
+    open_ledger(workspace).run("scrape")
+    failed = seedling_process("stage", "validate", "-w", workspace)
+    assert failed.returncode == 1
+    assert "expect_column_values_to_be_large: observed 53 of 53 rows unexpected" in failed.stderr
+    page = (workspace / "reports" / "gates.html").read_text(encoding="utf-8")
+    assert "are large enough" in page and "53 of 53 rows unexpected" in page
+    (workspace / "expectations.py").write_text(expectations.replace("width >= least", "width > 0"), encoding="utf-8")
+    passed = seedling_process("stage", "validate", "-w", workspace)
+    assert passed.returncode == 0, passed.stderr
+    assert (workspace / "reports/data.html").is_file() and "Data page:" in passed.stdout
+    (workspace / "expectations.py").write_text(expectations, encoding="utf-8")
+    status = seedling("status", "-w", workspace).stdout
+    assert "expectations changed" in next(line for line in status.splitlines() if line.startswith("validate"))
+    assert seedling_process("stage", "validate", "-w", workspace).returncode == 1
+    assert seedling_process("stage", "validate", "-w", workspace).returncode == 1
+
+
+def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
+    """While another process holds the workspace."""
+    (workspace / ".seedling").mkdir(exist_ok=True)
+    with FileLock(workspace / ".seedling/run.lock"):
+        for arguments in (["run"], ["stage", "scrape"]):
+            done = seedling_process(*arguments, "-w", workspace)
+            assert done.returncode == 2
+            assert "Another run" in done.stderr
+
+
+def test_an_unknown_key_is_named(workspace: Path) -> None:
+    """By the nearest that there is."""
+    with (workspace / "params.yaml").open("a") as file:
+        file.write("sed: 3\n")
+    done = seedling_process("run", "-w", workspace)
+    assert done.returncode == 2
+    assert "unknown key 'sed' (did you mean 'seed'?)" in done.stderr
+
+
+def test_the_log_of_an_unexpected_error_is_in_the_workspace_of_the_option(tmp_path: Path) -> None:
+    """Of `--workspace`, and not in the working folder."""
+    failing = typer.Typer()
+
+    @failing.command()
+    def fail(workspace: Workspace = Path(), debug: Debug = False) -> None:
+        with explained(debug):
+            np.zeros(3).reshape(2, 2)
+
+    (tmp_path / ".seedling").mkdir()
+    result = CliRunner().invoke(failing, ["--workspace", str(tmp_path)])
+    assert result.exit_code == 70
+    assert "test_command_line.py" in (tmp_path / ".seedling/logs/errors.log").read_text()

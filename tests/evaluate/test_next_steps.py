@@ -1,0 +1,126 @@
+"""What to do next: gains from the curve of labels, and which advice is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from manifests import label_issues
+from round_records import difference, estimate
+
+from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
+from seedling.records.candidates import LearningCurvePointRecord, LearningCurveRecord, StepContributionRecord
+from seedling.records.evaluation import RoundRecord, SliceRecord
+from seedling.records.intervals import EstimateRecord
+from seedling.records.stage_notes import ReviewTime
+
+
+def falling(noise: float = 0.0) -> LearningCurveRecord:
+    """Errors .4 / sqrt(labels / 25) on a million rows, with a share of wrong labels beside them."""
+    points = [
+        LearningCurvePointRecord(labels=labels, accuracy=estimate(1 - noise - 0.4 / (labels / 25) ** 0.5))
+        for labels in (25, 50, 75, 100)
+    ]
+    return LearningCurveRecord(labels=100, rows=1_000_000, points=tuple(points))
+
+
+def test_twice_the_labels_bring_what_the_power_law_says() -> None:
+    """Errors of a tenth that fall as labels^-1/2: twice as many labels leave .1 / sqrt 2; so too where a tenth of the labels that judged
+    was wrong, once that is known.
+    """
+    for noise in (0.0, 0.1):
+        curve = Curve.of(falling(noise), 0.1, 100_000, noise, 0)
+        assert curve is not None
+        twice, four = extrapolate(curve, 0.9)
+        assert twice.accuracy.value == pytest.approx(1 - 0.1 / 2**0.5, abs=1e-3)
+        assert four.labels == 400
+        assert four.accuracy.value == pytest.approx(0.95, abs=1e-3)
+    assert extrapolate(Curve.of(None, 0.1, 100, 0, 0), 0.9) == ()
+
+
+def test_advice_is_ranked_by_what_it_may_bring() -> None:
+    """Labels, mended labels and a step that surely costs, by their gains; what has no number stands last: a class with half of the errors and a
+    tenth of the labels, rounds that were rolled back, a slice.
+    """
+    steps = next_steps(
+        Curve.of(falling(), 0.2, 1000, 0, 0),
+        rows={"pool": 500, "train": 100},
+        label_issues=label_issues(
+            expected=20.0,
+            items_per_minute=10.0,
+            budget=[
+                ReviewTime(minutes=minutes, rows=10 * minutes, share=EstimateRecord(value=share, low=share, high=share))
+                for minutes, share in ((2, 0.5), (5, 1.0))
+            ],
+        ),
+        errors={"a": 10, "b": 6, "c": 4},
+        labels={"a": 10, "b": 45, "c": 45},
+        step_contributions=[
+            StepContributionRecord(
+                kind="recipe", step="augment", learners=("svm",), difference=difference(-0.03, -0.05, -0.01)
+            )
+        ],
+        rounds=[
+            RoundRecord(
+                round=1,
+                decision="rejected",
+                reason="worse",
+                worth_in_labels=None,
+                harmed=(),
+                accuracy=None,
+                difference=None,
+            )
+        ],
+        slices=[SliceRecord(column="words", value="over 9", rows=30, accuracy=estimate(0.5), worse=True)],
+        has_queue=True,
+        training_data={"augment"},
+    )
+    gains = {one.what: one.gain.value for one in reversed(steps) if one.gain}  # of the classes the best
+    assert gains["label"] == pytest.approx(0.2 * (1 - 2**-0.5), abs=5e-3)
+    assert gains["check_labels"] == pytest.approx(0.2 * (1 - (1 / 0.64) ** -0.5), abs=5e-3)  # a fifth wrong: (1 - .2)^2
+    assert gains["leave_out"] == pytest.approx(0.03)
+    told = [one.gain.value for one in steps if one.gain]
+    assert told == sorted(told, reverse=True)
+    assert [one.what for one in steps[-3:]] == ["collect_class", "stop", "slice"]
+    assert "“a”" in steps[-3].text
+    minutes = {one.what: one.minutes for one in steps}
+    assert (minutes["label"], minutes["check_labels"]) == (10, 5)  # at ten rows a minute
+    assert any("augment.augmentations_per_row: 0" in one.how for one in steps)
+
+
+def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
+    """Thirty of a site's hundred labels are expected to be wrong, five of the folder's three hundred: with those mended a share of 5/400 is left of 35/400.
+    A rule of nine labels, all wrong, says too little, one that gave just the site's labels is not named beside it; a site that gave all labels is none among others.
+    """
+    asked: dict[str, Any] = {
+        "rows": {},
+        "label_issues": None,
+        "errors": {},
+        "labels": {},
+        "step_contributions": [],
+        "rounds": [],
+        "slices": [],
+        "has_queue": True,
+        "training_data": set(),
+    }
+    curve = Curve.of(falling(), 0.2, 1000, 0, 0)
+    labels = [
+        LabelSource("source", "bad.example", 100, 30.0),
+        LabelSource("source", "good", 300, 5.0),
+        LabelSource("rule", "tag", 9, 9.0),
+        LabelSource("rule", "alt", 100, 30.0),
+    ]
+    steps = [one for one in next_steps(curve, **asked, label_sources=labels) if one.what == "fix_source"]
+    assert [(one.text, one.minutes) for one in steps] == [("Fix the source bad.example", 2)]
+    times = ((1 - 5 / 400) / (1 - 35 / 400)) ** 2
+    assert steps[0].gain is not None
+    assert steps[0].gain.value == pytest.approx(0.2 * (1 - times**-0.5), abs=2e-3)
+    assert "30 of its 100" in steps[0].how
+    alone = next_steps(curve, **asked, label_sources=[LabelSource("source", "bad.example", 400, 90.0)])
+    assert "fix_source" not in [one.what for one in alone]
+
+
+def test_errors_are_counted_a_class() -> None:
+    """Two a's are wrong, no b."""
+    assert errors_by_class(np.array([False, True, False]), np.array([0, 1, 0]), ["a", "b"]) == {"a": 2, "b": 0}

@@ -1,0 +1,169 @@
+"""Whole lines, slow: Prefect and DVC give the same bytes, a kill costs nothing, two runs compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+from short_runs import run_all_stages, set_params, shorten_runs
+
+from seedling.config.params import set_value
+from seedling.records.summaries import headline
+
+pytestmark = pytest.mark.slow
+BIN = Path(sys.executable).parent
+MADE = (
+    "generations",
+    "models",
+    "reports/evaluation.json",
+    "reports/metrics.json",
+    "reports/predictions.parquet",
+    "reports/plots",
+    "dvc.lock",
+)
+
+
+def call(workspace: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A command as a user types it, with the environment's programs first in the path."""
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [str(one) for one in arguments],
+        cwd=workspace,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0 or not check, f"{arguments}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done
+
+
+def contents(workspace: Path) -> dict[str, bytes]:
+    """Everything that the line made, by path."""
+    found = {}
+    for name in MADE:
+        top = workspace / name
+        for path in [top] if top.is_file() else sorted(one for one in top.rglob("*") if one.is_file()):
+            found[path.relative_to(workspace).as_posix()] = path.read_bytes()
+    return found
+
+
+def keep_few_digits(data: Path) -> None:
+    """Leave the 50 labeled images, 100 test images, 40 of the pool, and two of the 24 pages of the gallery."""
+    for folder, count in (("test", 100), ("unlabeled", 40)):
+        for path in sorted((data / folder).rglob("*.png"), key=lambda path: path.name)[count:]:
+            path.unlink()
+    pages = [data / "site" / name for name in ("index.html", "page-1.html")]
+    pages[1].write_text(pages[1].read_text(encoding="utf-8").replace('<a rel="next" href="page-2.html">next</a>', ""))
+    html = "".join(page.read_text(encoding="utf-8") for page in pages)
+    for path in (data / "site").rglob("*"):
+        is_shown = path.name in html or path in pages or path.name == "robots.txt"
+        if path.is_file() and not is_shown:
+            path.unlink()
+
+
+LEARNERS: dict[str, dict[str, object]] = {  # by scikit-learn alone, by joblib's processes, by torch
+    "digits": {"train.candidates": ["logistic_regression", "random_forest", "network"], "train.steps": 10},
+    "intents": {"train.candidates": ["logistic_regression", "random_forest"]},
+}
+
+
+@pytest.mark.usefixtures("shared_prefect")
+@pytest.mark.parametrize("name", ["digits", "intents"])
+def test_prefect_and_dvc_give_the_same_bytes(example: Callable[[str], Path], name: str) -> None:
+    """`seedling run` in one copy, `dvc repro` in another; then neither has anything left to do in either."""
+    flow = example(name)
+    set_params(flow, {"effort": "quick", "evaluate.robustness_rows": 10, **LEARNERS[name]})
+    if name == "digits":
+        keep_few_digits(flow / "data")
+    alone = flow.with_name(f"{name}-dvc")
+    shutil.copytree(flow, alone)
+    call(flow, "seedling", "run")
+    call(alone, "dvc", "repro")
+    one, other = contents(flow), contents(alone)
+    assert one.keys() == other.keys()
+    assert [path for path in one if one[path] != other[path]] in ([], ["dvc.lock"])
+    locks = [YAML(typ="safe").load(content["dvc.lock"]) for content in (one, other)]
+    assert locks[0] == locks[1], "the same entries; DVC writes them in the order in which stages end"
+    for place in (flow, alone):
+        assert "up to date" in call(place, "dvc", "status").stdout
+    assert "Data and pipelines are up to date" in call(flow, "dvc", "repro").stdout
+    assert "+ " not in call(alone, "seedling", "run").stdout
+    metrics = json.loads((flow / "reports/evaluation.json").read_text())
+    assert metrics["test"]["accuracy"]["value"] > {"digits": 0.7, "intents": 0.4}[name]  # chance: 0.1 and 0.125
+    page = flow / "reports/report.html"
+    assert page.stat().st_size < 5e6
+    assert "given by rules or models, not by people" in page.read_text(encoding="utf-8")
+    scraped = json.loads((flow / "generations/scrape/manifest.json").read_text())
+    assert any(one["label_source"] == "weak:tag" for one in scraped["counts"])
+
+
+@pytest.mark.soak
+def test_a_kill_in_any_stage_costs_that_stage_alone(workspace: Path, tmp_path: Path) -> None:
+    """Killed while it trains, the next run keeps what was finished and ends with the bytes of an unbroken one."""
+    unbroken = tmp_path / "unbroken"
+    shutil.copytree(workspace, unbroken)
+    call(unbroken, "seedling", "run")
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    run = subprocess.Popen(
+        ["seedling", "run"], cwd=workspace, env=env, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    until = time.monotonic() + 120
+    while not (workspace / ".seedling/partial/train@0").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert not (workspace / "models/0/manifest.json").exists()
+    done = call(workspace, "seedling", "run").stdout
+    for stage in ("scrape", "validate", "augment", "synthesize"):
+        assert f"= {stage}" in done
+    assert contents(workspace) == contents(unbroken)
+
+
+@pytest.mark.usefixtures("shared_prefect")
+def test_two_runs_compare_and_a_row_tells_its_story(finished_copy: Path) -> None:
+    """By run name and as the workspace; the experiment is one for DVC too."""
+    workspace = finished_copy
+    (run,) = (workspace / ".seedling/runs").glob("*.json")
+    set_value(workspace, ["augment", "augmentations_per_row"], 0)
+    behind = call(workspace, "seedling", "compare", run.stem, check=False)
+    assert behind.returncode == 2
+    assert "The results of the workspace are stale: augment" in behind.stderr
+    call(workspace, "seedling", "run")
+    done = call(workspace, "seedling", "compare", run.stem)
+    assert "difference, paired" in done.stdout
+    assert "accuracy" in done.stdout
+    assert list((workspace / "reports").glob("compare-*.html"))
+    assert run.stem in call(workspace, "dvc", "exp", "list", "--all").stdout
+    predictions = pd.read_parquet(workspace / "reports/predictions.parquet")
+    row = predictions.iloc[0]
+    told = call(workspace, "seedling", "why", row["id"]).stdout
+    assert row["origin"] in told
+    assert f"label '{row['label']}', predicted '{row['predicted']}'" in told
+    trained = call(workspace, "seedling", "why", "labeled/disc/0.png").stdout
+    assert "learned from it" in trained
+    assert call(workspace, "seedling", "compare", "nowhere", check=False).returncode == 2
+
+
+def test_a_workspace_without_pool_and_test_says_so(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    """Cross-validation alone, and no round after the first."""
+    from seedling.init.create import make_workspace
+
+    made = shorten_runs(make_workspace(tmp_path / "few", make_images(pool=0, test=0), "image"), pseudo_label__rounds=1)
+    run_all_stages(made)
+    metrics = json.loads((made / "reports/evaluation.json").read_text())
+    assert "no test split" in headline(metrics)  # the last line of `seedling run`
+    assert metrics["test"] is None
+    assert metrics["accepted_round"] == 0
+    assert "There is no test split" in (made / "reports/report.html").read_text()
