@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from seedling.workspace import CANDIDATES
 BUDGET_SECONDS = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # of one core, per round
 HEADS = ("logistic_regression", "svm", "random_forest")
 DENSE_HEADS = ("logistic_regression", "svm")  # trees are weak on hundreds of dense features of equal importance
+TREES = ("random_forest", "boosted_trees")
 THOROUGH_HEADS = ("nearest_neighbors", "boosted_trees")  # too slow for their gain at other efforts
+MAX_LOSS_RATIO = 3.0  # to the best candidate: from here on, trees cannot win a later round and are not trained for it
 MIN_PRETRAINING_IMAGES = 200  # fewer show too little of what the images have in common
 MIN_CLASS_RATIO = 2.0  # largest over smallest class; from here on, losses for imbalance are tried
 MIN_ROWS_TO_WEIGHT = 60  # labeled rows: with fewer, an outlier is more likely a rare row than a label error
@@ -114,10 +117,24 @@ def further_candidates(
     ]
 
 
-def later_candidates(teacher: Path) -> tuple[list[Candidate], list[Candidate]]:
-    """Candidates of a later round: the members of the previous round's ensemble, and others.
+@dataclass(frozen=True)
+class LaterCandidates:
+    """Candidates of a later round.
 
-    The others are the best candidate of each learner and all carried ones, so that no earlier choice is lost.
+    members: of the previous round's ensemble; others: the best candidate of each learner and all carried ones;
+    hopeless: learners that are too far behind to be trained again, with the reason.
+    """
+
+    members: list[Candidate]
+    others: list[Candidate]
+    hopeless: dict[Candidate, str]
+
+
+def later_candidates(teacher: Path) -> LaterCandidates:
+    """Candidates of a later round, by the results of the previous one, so that no earlier choice is lost.
+
+    A tree learner whose loss is more than `MAX_LOSS_RATIO` times the smallest one is not trained again, unless it is a
+    member. The dense heads always are: they take little time, and rounds are compared on them.
     """
     record = CandidatesRecord.read(teacher / CANDIDATES)
     tried = [(entry, Candidate.of(entry)) for entry in record.tried]
@@ -127,8 +144,19 @@ def later_candidates(teacher: Path) -> tuple[list[Candidate], list[Candidate]]:
         if rival is None or _rank(entry) < _rank(rival[0]):
             best[candidate.learner] = (entry, candidate)
     members = [candidate for entry, candidate in tried if entry.chosen]
-    others = [candidate for _, candidate in tried if candidate.carried or best[candidate.learner][1] == candidate]
-    return members, [candidate for candidate in others if candidate not in members]
+    smallest_loss = min((entry.choice_loss for entry, _ in tried if entry.choice_loss is not None), default=np.inf)
+    others, hopeless = [], {}
+    for entry, candidate in tried:
+        if candidate in members or not (candidate.carried or best[candidate.learner][1] == candidate):
+            continue
+        if candidate.learner in TREES and (entry.choice_loss or 0.0) > MAX_LOSS_RATIO * smallest_loss:
+            hopeless[candidate] = (
+                f"its log loss, {entry.choice_loss:.3f}, was more than {MAX_LOSS_RATIO:g} times the smallest one, "
+                f"{smallest_loss:.3f}"
+            )
+        else:
+            others.append(candidate)
+    return LaterCandidates(members, others, hopeless)
 
 
 def _rank(entry: CandidateRecord) -> tuple[bool, float]:

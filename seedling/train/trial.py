@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.errors import Diverged
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.models.saving import save_learner
-from seedling.parallel.executor import this_process
+from seedling.parallel.cluster import on_cluster
+from seedling.parallel.executor import pieces_at_once, this_process
 from seedling.progress import Progress
 from seedling.records.candidates import LeftOutRecord
 from seedling.train import files
@@ -22,6 +24,7 @@ from seedling.train.candidates import (
     first_candidates,
     further_candidates,
     later_candidates,
+    predicted_seconds,
     within_budget,
 )
 from seedling.train.choice import Choice, EvaluationRows, best_per_learner, choose
@@ -85,6 +88,7 @@ def try_candidates(
     """
     budget = params.budget_seconds or BUDGET_SECONDS[config.effort]
     members: list[Candidate] = []
+    hopeless: dict[Candidate, str] = {}
     if teacher is None:
         candidates = first_candidates(
             params,
@@ -94,8 +98,9 @@ def try_candidates(
             has_encoder=isinstance(data.context.maker, EncodedFeatures),
         )
     else:
-        members, others = later_candidates(teacher)
-        candidates = [*members, *others]
+        later = later_candidates(teacher)
+        members, hopeless = later.members, later.hopeless
+        candidates = [*members, *later.others]
     carried = {
         candidate: files.read_carried(teacher, candidate)
         for candidate in candidates
@@ -105,8 +110,8 @@ def try_candidates(
     # Members of the accepted ensemble are always tried: without them, no comparison would show that a round is worse.
     at_least = max(1, sum(candidate in members for candidate in candidates))
     affordable, seconds, left_out = within_budget(candidates, data, budget, at_least=at_least)
-    trial = Trial(pretrained(data, affordable, progress), carried, dict(left_out))
-    trial.run(affordable, seconds, progress)
+    trial = Trial(data, carried, {**hopeless, **left_out})
+    _run_pretrained(trial, affordable, progress)
     if teacher is None and trial.trained and len(evaluation_rows.truth):
         further = further_candidates(params, config, data.rows, best_per_learner(trial.trained, evaluation_rows))
         affordable, seconds, left_out = within_budget(further, data, budget - seconds, at_least=0)
@@ -115,7 +120,31 @@ def try_candidates(
     return trial
 
 
-def pretrained(data: TrainingData, candidates: Sequence[Candidate], progress: Progress) -> TrainingData:
+def _run_pretrained(trial: Trial, candidates: Sequence[Candidate], progress: Progress) -> None:
+    """Cross-validate the candidates of a round; the network's body is pretrained beside those that do not need it.
+
+    Pretraining uses one core. It runs alone where memory is small, and where several processes take each step together.
+    """
+    networks = [candidate for candidate in candidates if candidate.learner == "network"]
+    others = [candidate for candidate in candidates if candidate.learner != "network"]
+    if not networks or not others or on_cluster() or this_process().count > 1 or pieces_at_once() == 1:
+        trial.data = _pretrained(trial.data, networks, progress)
+        trial.run(candidates, _seconds(candidates, trial.data), progress)
+        return
+    in_order = [*trial.trained, *candidates]  # ties are decided by this order
+    with ThreadPoolExecutor(1) as thread:
+        pretraining = thread.submit(_pretrained, trial.data, networks, progress)
+        trial.run(others, _seconds(others, trial.data), progress)
+        trial.data = pretraining.result()
+    trial.run(networks, _seconds(networks, trial.data), progress)
+    trial.trained = {candidate: trial.trained[candidate] for candidate in in_order if candidate in trial.trained}
+
+
+def _seconds(candidates: Sequence[Candidate], data: TrainingData) -> float:
+    return sum(predicted_seconds(candidate, data) for candidate in candidates)
+
+
+def _pretrained(data: TrainingData, candidates: Sequence[Candidate], progress: Progress) -> TrainingData:
     """Pretrain the network's body if a network is among the candidates.
 
     It learns from all training images without labels, so that one body serves all fold models.

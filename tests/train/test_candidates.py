@@ -72,9 +72,9 @@ def test_later_rounds_train_each_learners_best_candidate_and_keep_all_carried_on
         candidate(learner, loss=loss, log_loss=1.0, choice_loss=value) for (learner, loss), value in losses.items()
     ]
     candidates_record(*tried).write(tmp_path / "candidates.json")
-    members, others = later_candidates(tmp_path)
-    assert not members
-    assert [(other.learner, other.loss) for other in others] == [
+    later = later_candidates(tmp_path)
+    assert not later.members
+    assert [(other.learner, other.loss) for other in later.others] == [
         ("network", "plain"),
         ("network", "consistency"),
         ("svm", "label_weighted"),
@@ -98,3 +98,28 @@ def test_members_of_the_accepted_model_are_tried_again_beyond_the_budget(tmp_pat
     trial = try_candidates(training_data(rows, inputs), params, config, evaluation_rows(truth), tmp_path, silent)
     assert [candidate.learner for candidate in trial.trained] == ["random_forest", "nearest_neighbors"]
     assert [candidate.learner for candidate in trial.left_out] == ["logistic_regression"]
+
+
+def test_trees_far_behind_are_not_trained_again(tmp_path: Path) -> None:
+    """Only the forest is left out: of the smallest loss, 0.1, it has 3.1 times, boosted trees three times.
+
+    Logistic regression is tried again at ten times the smallest loss, since rounds are compared on it.
+    """
+    losses = {"svm": 0.1, "logistic_regression": 1.0, "random_forest": 0.31, "boosted_trees": 0.3}
+    tried = [candidate(name, log_loss=loss, choice_loss=loss, chosen=name == "svm") for name, loss in losses.items()]
+    candidates_record(*tried).write(tmp_path / "candidates.json")
+    later = later_candidates(tmp_path)
+    assert [member.learner for member in later.members] == ["svm"]
+    assert [other.learner for other in later.others] == ["logistic_regression", "boosted_trees"]
+    reasons = {candidate.learner: reason for candidate, reason in later.hopeless.items()}
+    assert reasons == {"random_forest": "its log loss, 0.310, was more than 3 times the smallest one, 0.100"}
+
+
+def test_a_far_behind_forest_that_votes_is_trained_again(tmp_path: Path) -> None:
+    """A member of the ensemble stays, whatever its own loss is."""
+    tried = [
+        candidate("svm", log_loss=0.1, choice_loss=0.1, chosen=True),
+        candidate("random_forest", log_loss=0.9, choice_loss=0.9, chosen=True),
+    ]
+    candidates_record(*tried).write(tmp_path / "candidates.json")
+    assert [member.learner for member in later_candidates(tmp_path).members] == ["svm", "random_forest"]
