@@ -43,7 +43,7 @@ def test_params_are_renamed_and_keep_their_values_order_and_comments(former: Pat
     text = (former / "params.yaml").read_text()
     params = yaml.safe_load(text)
     assert list(params)[:6] == ["pipeline_version", "modality", "effort", "seed", "max_megapixels", "encoder"]
-    assert (params["pipeline_version"], params["encoder"]) == (16, {"model": "./minilm"})
+    assert (params["pipeline_version"], params["encoder"]) == (17, {"model": "./minilm"})
     assert params["augment"] == {
         "augmentations_per_row": 3,
         "policy": ["gray", {"color_rotation": 0.5}],

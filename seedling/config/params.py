@@ -296,7 +296,7 @@ class WorkspaceConfig(Section):
     """The settings that every stage uses."""
 
     # Part of every stage's cache key, so that results of another version are never reused.
-    pipeline_version: Literal[16] = 16
+    pipeline_version: Literal[17] = 17
     modality: Literal["image", "text"]
     effort: Effort = "normal"
     seed: Annotated[int, Field(ge=0)] = 0

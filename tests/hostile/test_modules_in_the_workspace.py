@@ -31,7 +31,7 @@ NAMES = [
     "pickle",
 ]
 SITE = """
-pipeline_version: 16
+pipeline_version: 17
 modality: text
 scrape:
   sources:
