@@ -122,12 +122,12 @@ class LaterCandidates:
     """Candidates of a later round.
 
     members: of the previous round's ensemble; others: the best candidate of each learner and all carried ones;
-    hopeless: learners that are too far behind to be trained again, with the reason.
+    dropped: learners that are too far behind to be trained again, with the reason.
     """
 
     members: list[Candidate]
     others: list[Candidate]
-    hopeless: dict[Candidate, str]
+    dropped: dict[Candidate, str]
 
 
 def later_candidates(teacher: Path) -> LaterCandidates:
@@ -145,18 +145,18 @@ def later_candidates(teacher: Path) -> LaterCandidates:
             best[candidate.learner] = (entry, candidate)
     members = [candidate for entry, candidate in tried if entry.chosen]
     smallest_loss = min((entry.choice_loss for entry, _ in tried if entry.choice_loss is not None), default=np.inf)
-    others, hopeless = [], {}
+    others, dropped = [], {}
     for entry, candidate in tried:
         if candidate in members or not (candidate.carried or best[candidate.learner][1] == candidate):
             continue
         if candidate.learner in TREES and (entry.choice_loss or 0.0) > MAX_LOSS_RATIO * smallest_loss:
-            hopeless[candidate] = (
+            dropped[candidate] = (
                 f"its log loss, {entry.choice_loss:.3f}, was more than {MAX_LOSS_RATIO:g} times the smallest one, "
                 f"{smallest_loss:.3f}"
             )
         else:
             others.append(candidate)
-    return LaterCandidates(members, others, hopeless)
+    return LaterCandidates(members, others, dropped)
 
 
 def _rank(entry: CandidateRecord) -> tuple[bool, float]:

@@ -88,7 +88,7 @@ def try_candidates(
     """
     budget = params.budget_seconds or BUDGET_SECONDS[config.effort]
     members: list[Candidate] = []
-    hopeless: dict[Candidate, str] = {}
+    dropped: dict[Candidate, str] = {}
     if teacher is None:
         candidates = first_candidates(
             params,
@@ -99,7 +99,7 @@ def try_candidates(
         )
     else:
         later = later_candidates(teacher)
-        members, hopeless = later.members, later.hopeless
+        members, dropped = later.members, later.dropped
         candidates = [*members, *later.others]
     carried = {
         candidate: files.read_carried(teacher, candidate)
@@ -110,7 +110,7 @@ def try_candidates(
     # Members of the accepted ensemble are always tried: without them, no comparison would show that a round is worse.
     at_least = max(1, sum(candidate in members for candidate in candidates))
     affordable, seconds, left_out = within_budget(candidates, data, budget, at_least=at_least)
-    trial = Trial(data, carried, {**hopeless, **left_out})
+    trial = Trial(data, carried, {**dropped, **left_out})
     _run_pretrained(trial, affordable, progress)
     if teacher is None and trial.trained and len(evaluation_rows.truth):
         further = further_candidates(params, config, data.rows, best_per_learner(trial.trained, evaluation_rows))

@@ -111,7 +111,7 @@ def test_trees_far_behind_are_not_trained_again(tmp_path: Path) -> None:
     later = later_candidates(tmp_path)
     assert [member.learner for member in later.members] == ["svm"]
     assert [other.learner for other in later.others] == ["logistic_regression", "boosted_trees"]
-    reasons = {candidate.learner: reason for candidate, reason in later.hopeless.items()}
+    reasons = {candidate.learner: reason for candidate, reason in later.dropped.items()}
     assert reasons == {"random_forest": "its log loss, 0.310, was more than 3 times the smallest one, 0.100"}
 
 
