@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from seedling import workspace as layout
 from seedling.pipeline import row_stages, stages
 from seedling.versioning.dvc_yaml import render_dvc_yaml
@@ -60,6 +62,7 @@ def unnamed(workspace: Path) -> list[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_file_that_a_run_writes_is_named(finished_workspace: Path) -> None:
     """A new file of a stage or a page needs a name in seedling/workspace.py."""
     assert unnamed(finished_workspace) == []
