@@ -65,11 +65,20 @@ class DamagedFile(SeedlingError):
         lines = str(cause).strip().splitlines() or [""]
         reason = f"{type(cause).__name__}: {lines[0]}" if isinstance(cause, BaseException) else lines[0]
         super().__init__(f"{path} is damaged ({reason.rstrip('.: ')}): {remedy}.")
-        self.path, self._arguments = path, (path, reason, remedy)
+        self.path = path
+        self._arguments: tuple[object, ...] = (path, reason, remedy)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Support pickling, since the error may be raised in another process."""
         return type(self), self._arguments
+
+
+class LaterFile(DamagedFile):
+    """A file is of a later version of Seedling, as `reason` says."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        SeedlingError.__init__(self, f"{path} cannot be read ({reason}): upgrade Seedling.")
+        self.path, self._arguments = path, (path, reason)
 
 
 class UnexpectedError(SeedlingError):

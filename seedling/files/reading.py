@@ -11,16 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from seedling.errors import DamagedFile, SeedlingError
+from seedling.errors import DamagedFile, LaterFile, SeedlingError
 from seedling.workspace import STAGE_OUTPUTS, STATE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+class LaterVersion(ValueError):
+    """A file that a later version of Seedling wrote."""
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise errors of reading this file as DamagedFile.
+    """Raise errors of reading this file as DamagedFile, and a later version's file as LaterFile.
 
     Errors of permission, of a missing file, and of memory are raised unchanged.
     """
@@ -28,6 +32,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (SeedlingError, PermissionError, FileNotFoundError, MemoryError):
         raise
+    except LaterVersion as error:
+        raise LaterFile(path, str(error)) from error
     except Exception as error:  # parsers raise many types: KeyError, BadZipFile, SafetensorError …
         raise DamagedFile(path, error, remedy(path)) from error
 

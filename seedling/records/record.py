@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from seedling.files.reading import reading
+from seedling.files.reading import LaterVersion, reading
 from seedling.files.writing import write_json
 
 
@@ -27,7 +27,7 @@ class Record(RecordPart):
 
     @classmethod
     def parse(cls, content: str | bytes) -> Self:
-        """Return the record. Raises ValueError that names the first invalid key, or the version of a later Seedling."""
+        """Return the record. Raises ValueError that names the first invalid key, and LaterVersion."""
         return cls.of_json(json.loads(content))
 
     @classmethod
@@ -35,9 +35,7 @@ class Record(RecordPart):
         """Return the record of a parsed file. Raises ValueError as `parse` does."""
         version = value.get("version", 1) if isinstance(value, dict) else 1
         if isinstance(version, int) and version > cls.VERSION:
-            raise ValueError(
-                f"version {version} is of a later Seedling (this one reads up to {cls.VERSION}). Upgrade Seedling"
-            )
+            raise LaterVersion(f"version {version} is of a later Seedling; this one reads up to version {cls.VERSION}")
         try:
             return cls.model_validate(value)
         except ValidationError as error:

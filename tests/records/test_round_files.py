@@ -349,7 +349,7 @@ def test_a_file_of_a_later_version_is_named(record_class: type[Record], name: st
     path = tmp_path / name
     path.parent.mkdir(parents=True)
     path.write_text('{"version": 2, "new": true}', encoding="utf-8")
-    with pytest.raises(DamagedFile, match=rf"{path.name}.*version 2 .*later Seedling.*Upgrade Seedling"):
+    with pytest.raises(DamagedFile, match=rf"{path.name}.*version 2 .*later Seedling.*: upgrade Seedling"):
         record_class.read(path)
 
 
