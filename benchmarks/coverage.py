@@ -53,7 +53,8 @@ class SplitSetting:
 
     def __str__(self) -> str:
         if self.classes:
-            return f"{self.rows} rows, {self.classes} classes, {'surely right' if self.sharp > 5 else 'often right'}"
+            accuracy = "nearly always right" if self.sharp > 5 else "often right"
+            return f"{self.rows} rows, {self.classes} classes, {accuracy}"
         kind = "calibrated" if self.temperature == 1 else "too sure"
         return f"{self.rows} rows{', grouped' if self.grouped else ''}, {kind}"
 

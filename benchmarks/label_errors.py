@@ -221,8 +221,8 @@ def measure_small_sample(rows: Rows, n_rows: int, share: float, seed: int) -> di
         "Seedling|interval holds the truth": float(
             label_issues.between[0] - 0.5 <= wrong.sum() <= label_issues.between[1] + 0.5
         ),
-        "Seedling|called doubtful": float(label_issues.flagged.mean()),
-        "cleanlab on the mean, default|called doubtful": float(
+        "Seedling|flagged": float(label_issues.flagged.mean()),
+        "cleanlab on the mean, default|flagged": float(
             find_label_issues(labels, first_pass_probabilities(sample_rows, fold)["vote"]).mean()
         ),
     }

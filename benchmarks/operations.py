@@ -274,7 +274,7 @@ def of_stage(table: Table, n_augmented: int) -> None:
         if cores == 1:
             command = ["taskset", "-c", "0", *command]
         seconds, peak, other = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-3:]
-        setting = f"the stage, {n_rows:,} children of 96 pixels, {cores} core{'s' if cores > 1 else ''}"
+        setting = f"the stage, {n_rows:,} augmented rows of 96 pixels, {cores} core{'s' if cores > 1 else ''}"
         table.add(setting, "seedling", "rate", [n_rows / float(seconds)], "images/s")
         table.add(setting, "seedling", "peak memory, first process", [float(peak)], "MiB")
         if cores > 1:
@@ -320,7 +320,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument(
-        "--children", type=int, default=100_000, help="augmented rows of the complete stage; 0: omit it"
+        "--augmented-rows", type=int, default=100_000, help="augmented rows of the complete stage; 0: omit it"
     )
     parser.add_argument("--stage", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--name", default="operations")
@@ -335,8 +335,8 @@ def main() -> None:
     of_policies(table, args.rounds)
     of_texts(table)
     of_templates(table)
-    if args.children:
-        of_stage(table, args.children)
+    if args.augmented_rows:
+        of_stage(table, args.augmented_rows)
     write(args.name, table.measurements)
 
 

@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument(
         "--addresses", type=int, default=0, help="length of a sequence, to measure the crawler's memory; 0: omit it"
     )
-    parser.add_argument("--asked", type=int, default=0, help="number of addresses to fetch; 0: all")
+    parser.add_argument("--fetches", type=int, default=0, help="number of addresses to fetch; 0: all")
     parser.add_argument("--name", default="pace")
     args = parser.parse_args()
     command = "PYTHONPATH=. python " + " ".join(["benchmarks/pace.py", *sys.argv[1:]])
@@ -300,7 +300,7 @@ def main() -> None:
             unit = {"refused in a row": "requests"}.get(metric, "share")
             measurements.append(Measurement(setting, system, metric, value, value, value, unit, 1, command))
         print(setting, system, metrics, flush=True)
-    measurements += memory_of(args.addresses, args.asked or args.addresses, command) if args.addresses else []
+    measurements += memory_of(args.addresses, args.fetches or args.addresses, command) if args.addresses else []
     measurements += without_limit(args.free, args.seconds, command)
     write(args.name, measurements)
 

@@ -135,7 +135,7 @@ def _choose_policy(models: FoldModels, resources: Resources) -> tuple[Any, int, 
         return params.policy, per_row, None
     screening, obstacle = models.screen(resources)
     if screening is None:
-        return None, per_row, NotScreened(cannot_screen=obstacle)
+        return None, per_row, NotScreened(not_screened=obstacle)
     if params.augmentations_per_row is None:
         per_row = min(screening.per_row, MAX_AUGMENTED_ROWS // max(1, n_parents))
     return screening.policy, per_row, screening.record()

@@ -182,7 +182,7 @@ class ScreeningRecord(RecordPart):
 class NotScreened(RecordPart):
     """The reason why no policy could be screened."""
 
-    cannot_screen: str
+    not_screened: str
 
 
 class AugmentNotes(StageNotes):

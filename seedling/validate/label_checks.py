@@ -54,7 +54,7 @@ def check_labels(
     training = [checked for checked in kept if checked.row.split == "train" and checked.row.label]
     pool = [checked for checked in kept if checked.row.split == "pool"]
     if len(pool) > MAX_POOL_ROWS:
-        order = {id(checked): derived_seed(config.seed, "judged pool", checked.row.id) for checked in pool}
+        order = {id(checked): derived_seed(config.seed, "checked pool", checked.row.id) for checked in pool}
         pool = heapq.nsmallest(MAX_POOL_ROWS, pool, key=lambda checked: (order[id(checked)], checked.row.id))
     rows = [*training, *pool]
     progress("compute features", 0, None)
@@ -104,7 +104,7 @@ def _check_training_labels(
     except CannotEvaluateLabels as error:
         return NotEstimated(not_estimated=str(error))
     _note_label_issues(evaluated, issues, classes)
-    left = left_to_people(issues.flagged, labels, classes)
+    left = classes_to_review(issues.flagged, labels, classes)
     repaired = repair(evaluated, issues, params.label_issues, set(left))
     low, high = issues.between
     return LabelIssueEstimate(
@@ -130,7 +130,7 @@ def _note_label_issues(evaluated: list[CheckedRow], issues: LabelIssues, classes
             checked.label_issue = LabelIssue(float(p_label_error), classes[suggested_label], bool(flagged))
 
 
-def left_to_people(flagged: NDArray[np.bool_], labels: Ints, classes: Sequence[str]) -> list[str]:
+def classes_to_review(flagged: NDArray[np.bool_], labels: Ints, classes: Sequence[str]) -> list[str]:
     """The classes with label issues in more than half of their rows, which a person must review.
 
     flagged, labels: (n_rows,), whether the label is an issue, and its class number.

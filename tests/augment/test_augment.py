@@ -461,7 +461,7 @@ def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
     )
     notes = read_notes(tmp_path / "out", AugmentNotes)
     assert isinstance(notes.screening, NotScreened)
-    assert "fewer than twenty" in notes.screening.cannot_screen
+    assert "fewer than twenty" in notes.screening.not_screened
     assert [next(iter(one)) for one in notes.policy] == ["swap", "delete", "typo"]
 
 

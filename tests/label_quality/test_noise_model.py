@@ -48,7 +48,7 @@ from seedling.report.data_page import write_data_page
 from seedling.stats.statistics import softmax
 from seedling.validate import validate
 from seedling.validate.checks import CheckedRow, LabelIssue
-from seedling.validate.label_checks import left_to_people, repair
+from seedling.validate.label_checks import classes_to_review, repair
 
 DIGITS = load_digits()
 TEXTS = WorkspaceConfig(modality="text")
@@ -433,13 +433,13 @@ def test_down_weight_sets_the_weight_to_the_probability_of_a_correct_label(tmp_p
     assert (kept.drop(index=sorted(PLANTED))["weight"] == 1).all()
 
 
-def test_a_class_is_left_to_people_if_more_than_half_of_it_is_flagged() -> None:
+def test_a_class_is_classes_to_review_if_more_than_half_of_it_is_flagged() -> None:
     """Two of four labels of a are flagged, three of four of b, none of c, and d has no rows: only b is left."""
     flagged = np.array([True, True, False, False, True, True, True, False, False])
-    assert left_to_people(flagged, np.array([0] * 4 + [1] * 4 + [2]), ["a", "b", "c", "d"]) == ["b"]
+    assert classes_to_review(flagged, np.array([0] * 4 + [1] * 4 + [2]), ["a", "b", "c", "d"]) == ["b"]
 
 
-def test_a_class_that_is_left_to_people_is_not_repaired() -> None:
+def test_a_class_that_is_classes_to_review_is_not_repaired() -> None:
     """Of two flagged rows, the one in an excluded class stays as it is."""
     issue = LabelIssue(0.9, "c", is_label_issue=True)
     evaluated = [CheckedRow(Row(name, "train", label=name), None, label_issue=issue) for name in ("a", "b")]

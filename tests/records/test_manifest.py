@@ -144,8 +144,8 @@ NOTES: list[tuple[str, StageNotes, dict[str, Any]]] = [
     ("augment", AugmentNotes(augmentations_per_row=0), {"augmentations_per_row": 0}),
     (
         "augment",
-        AugmentNotes(augmentations_per_row=1, screening=NotScreened(cannot_screen="too few rows")),
-        {"augmentations_per_row": 1, "screening": {"cannot_screen": "too few rows"}},
+        AugmentNotes(augmentations_per_row=1, screening=NotScreened(not_screened="too few rows")),
+        {"augmentations_per_row": 1, "screening": {"not_screened": "too few rows"}},
     ),
     (
         "augment",

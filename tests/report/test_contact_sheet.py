@@ -35,7 +35,7 @@ def test_recipes_are_said_in_words() -> None:
 
 
 @pytest.mark.slow
-def test_the_sheet_shows_families_of_every_class(workspace: Path) -> None:
+def test_the_sheet_shows_augmented_rows_of_every_class(workspace: Path) -> None:
     """Three parents, one of each class, each with its own two children; before anything is made the remedy is said."""
     done = seedling(workspace, "show", "augment")
     assert done.returncode == 2
@@ -52,6 +52,6 @@ def test_the_sheet_shows_families_of_every_class(workspace: Path) -> None:
     set_value(workspace, ["augment", "augmentations_per_row"], 3)
     assert "`seedling stage augment` to generate these rows again" in seedling(workspace, "show", "augment").stdout
     page = (workspace / "reports/contact_sheet_synthesize.html").read_text(encoding="utf-8")
-    assert page.count('<section class="family') == 4
+    assert page.count('<section class="source') == 4
     assert re.search(r"\d+% (bar|cross|disc)", page)
     assert "mixup" in page
