@@ -58,6 +58,13 @@ def own_environment(folder: Path, **variables: str) -> dict[str, str]:
     }
 
 
+def command_line(process: psutil.Process) -> str:
+    """The command of the process; empty if it has ended."""
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def processes(environment: dict[str, str]) -> list[psutil.Process]:
     """All living processes that were started in this environment, whoever their parent is now."""
     found = []

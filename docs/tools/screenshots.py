@@ -41,7 +41,6 @@ PAGE_TIMEOUT_MILLISECONDS = 120_000
 
 def make_digits_workspace(folder: Path) -> Path:
     """Make the workspace of the embedded digits with a few labeled images per class."""
-    from seedling.config.params import set_value
     from seedling.init.create import make_workspace
 
     data = folder / "digits-data"
@@ -52,8 +51,9 @@ def make_digits_workspace(folder: Path) -> Path:
     site = shutil.move(data / "site", folder / "site")
     workspace = make_workspace(folder / "digits", data, "image")
     shutil.copytree(site, workspace / "data" / "site")
-    shutil.copy(PROJECT / "params.yaml", workspace / "params.yaml")
-    set_value(workspace, ["reports", "base_url"], REPORTS_URL)  # links to the pages instead of a path of this machine
+    params = (PROJECT / "params.yaml").read_text(encoding="utf-8")
+    params += f"\nreports: {{base_url: '{REPORTS_URL}'}}\n"  # links to the pages instead of a path of this machine
+    (workspace / "params.yaml").write_text(params, encoding="utf-8")
     return workspace
 
 

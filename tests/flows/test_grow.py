@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from short_runs import run_all_stages, set_params, shorten_runs
 
 from seedling.config.params import set_value
+from seedling.records.results import read_evaluation
 from seedling.records.summaries import headline
 
 pytestmark = pytest.mark.slow
@@ -162,8 +163,9 @@ def test_a_workspace_without_pool_and_test_says_so(tmp_path: Path, make_images: 
 
     made = shorten_runs(make_workspace(tmp_path / "few", make_images(pool=0, test=0), "image"), pseudo_label__rounds=1)
     run_all_stages(made)
-    metrics = json.loads((made / "reports/evaluation.json").read_text())
-    assert "no test split" in headline(metrics)  # the last line of `seedling run`
-    assert metrics["test"] is None
-    assert metrics["accepted_round"] == 0
+    evaluation = read_evaluation(made / "reports")
+    assert evaluation is not None
+    assert "no test split" in headline(evaluation)  # the last line of `seedling run`
+    assert evaluation.test is None
+    assert evaluation.accepted_round == 0
     assert "There is no test split" in (made / "reports/report.html").read_text()

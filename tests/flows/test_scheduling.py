@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from prefect_runs import (
     assert_no_process_is_left,
+    command_line,
     flow_runs,
     kill_all,
     own_environment,
@@ -267,7 +269,10 @@ def test_a_worker_runs_a_deployment_and_a_cancelled_run_leaves_no_process(
     post(api, f"flow_runs/{second}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     wait_for(lambda: _state(api, second) in FINAL, SECONDS, output.read_text)
     assert _state(api, second) == "CANCELLED", output.read_text()
-    at_work = lambda: [one for one in processes(environment) if "prefect.engine" in " ".join(one.cmdline())]  # noqa: E731
+
+    def at_work() -> list[psutil.Process]:
+        return [process for process in processes(environment) if "prefect.engine" in command_line(process)]
+
     wait_for(lambda: not at_work(), 60, output.read_text)
 
     third = _ask_for_run(api, deployment_id)
