@@ -1,7 +1,7 @@
-"""`seedling migrate`: rewrites the files of a workspace that pipeline version 15 made, so that this version runs it.
+"""`seedling migrate`: rewrites the files of a workspace of an earlier pipeline version, so that this version runs it.
 
-Comments and the order of keys stay. Every stage runs again afterwards, since the generations of version 15 have other
-columns.
+Comments and the order of keys stay. Every stage runs again afterwards, since generations of another version have other
+bytes, and those of version 15 other columns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from seedling.errors import InputError
 from seedling.upgrading import upgrade_workspace
 from seedling.workspace import DVC_YAML, GATES_FILE, PARAMS_FILE, PREFECT_FILE, Workspace
 
-FORMER_VERSION = 15
+FIRST_VERSION = 15
+LAST_VERSION_WITH_FORMER_NAMES = 15  # later versions differ from this one in their number alone
 VERSION: int = WorkspaceConfig.model_fields["pipeline_version"].default
 FORMER_COMMAND = re.compile(r"python (?:-P )?-m tasks\.(?:(train|pseudo_label) --round (\$\{key\}|\d)|([a-z]+))")
 FORMER_IMPORT = re.compile(r"^\s*(?:from|import) (tasks|flows)(?=[. ])", flags=re.MULTILINE)
@@ -33,18 +34,18 @@ KEY_AFTER = "max_megapixels"  # the encoder is written below it
 def migrate(workspace: Path) -> list[str]:
     """Rewrites params.yaml, gates.yaml, dvc.yaml and prefect.yaml; gives a sentence for each changed file.
 
-    Raises InputError if params.yaml is of neither version, or cannot be used once it is rewritten; then no file is
+    Raises InputError if params.yaml is of an unknown version, or cannot be used once it is rewritten; then no file is
     changed.
     """
     version = _version(workspace)
     if version == VERSION:
         return []
-    if version != FORMER_VERSION:
+    if not isinstance(version, int) or not FIRST_VERSION <= version < VERSION:
         raise InputError(
             f"{Workspace(workspace).params_file}: pipeline version {version} cannot be migrated: this Seedling "
-            f"migrates version {FORMER_VERSION} to {VERSION}. Use a Seedling in between, or a new workspace."
+            f"migrates versions {FIRST_VERSION} to {VERSION - 1}. Use a Seedling in between, or a new workspace."
         )
-    texts = {path: text for path, text in _rewritten(workspace) if text != path.read_text(encoding="utf-8")}
+    texts = {path: text for path, text in _rewritten(workspace, version) if text != path.read_text(encoding="utf-8")}
     former = {path: path.read_bytes() for path in texts}
     for path, text in texts.items():
         _replace(path, text.encode())
@@ -65,18 +66,27 @@ def _version(workspace: Path) -> object:
     return values.get("pipeline_version", values.get("line", VERSION))
 
 
-def _rewritten(workspace: Path) -> Iterator[tuple[Path, str]]:
-    """Each file that there is, with its new text."""
-    rewriters: dict[str, Callable[[str], str]] = {
-        PARAMS_FILE: _params,
-        GATES_FILE: _gates,
-        DVC_YAML: _pipeline,
-        PREFECT_FILE: lambda text: text.replace("entrypoint: flows.grow.", "entrypoint: seedling.flows.grow."),
-    }
+def _rewritten(workspace: Path, version: int) -> Iterator[tuple[Path, str]]:
+    """Each file to rewrite, with its new text."""
+    rewriters: dict[str, Callable[[str], str]] = {PARAMS_FILE: _number}
+    if version <= LAST_VERSION_WITH_FORMER_NAMES:
+        rewriters = {
+            PARAMS_FILE: _params,
+            GATES_FILE: _gates,
+            DVC_YAML: _pipeline,
+            PREFECT_FILE: lambda text: text.replace("entrypoint: flows.grow.", "entrypoint: seedling.flows.grow."),
+        }
     for name, rewrite in rewriters.items():
         path = workspace / name
         if path.is_file():
             yield path, rewrite(path.read_text(encoding="utf-8"))
+
+
+def _number(text: str) -> str:
+    yaml = _yaml()
+    params = yaml.load(text)
+    params["pipeline_version"] = VERSION
+    return _dumped(yaml, params)
 
 
 def _params(text: str) -> str:

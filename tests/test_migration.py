@@ -109,10 +109,26 @@ def test_params_that_cannot_be_used_leave_every_file_as_it_was(former: Path) -> 
 
 
 def test_other_versions_are_refused(former: Path) -> None:
-    """With both version numbers."""
-    (former / "params.yaml").write_text((former / "params.yaml").read_text().replace("line: 15", "line: 13"))
-    with pytest.raises(InputError, match=r"pipeline version 13 cannot be migrated.*15 to 16"):
-        migrate(former)
+    """An older one, a later one and one that is no number; the error names the versions that are migrated."""
+    text = (former / "params.yaml").read_text()
+    for version in ("13", "18", "'16'"):
+        (former / "params.yaml").write_text(text.replace("line: 15", f"line: {version}"))
+        with pytest.raises(
+            InputError, match="version " + version.strip("'") + r" cannot be migrated.*versions 15 to 16"
+        ):
+            migrate(former)
+
+
+def test_version_16_gets_its_new_number_alone(former: Path) -> None:
+    """Its files have the present names: params.yaml changes in one line, and no other file does."""
+    migrate(former)
+    params = former / "params.yaml"
+    present = params.read_text()
+    params.write_text(present.replace("pipeline_version: 17", "pipeline_version: 16"))
+    others = {path.name: path.read_bytes() for path in former.iterdir() if path.is_file() and path != params}
+    assert migrate(former) == ["params.yaml: rewritten for pipeline version 17."]
+    assert params.read_text() == present
+    assert {path.name: path.read_bytes() for path in former.iterdir() if path.is_file() and path != params} == others
 
 
 def test_a_former_key_is_an_error_that_names_the_present_one(former: Path) -> None:
