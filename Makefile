@@ -64,8 +64,9 @@ repro: .venv/.ready | data  ## the same stages by DVC alone, in this folder; ano
 ui: .venv/.ready  ## Prefect's UI on http://127.0.0.1:4200, with past runs
 	$(BIN)/prefect server start
 
+# Three processes on 2 cores, since many tests wait for another process.
 test: .venv/.ready  ## the fast tests, a few minutes on 2 cores
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not soak"
+	$(BIN)/pytest -n 3 --dist loadfile -m "not slow and not soak"
 
 test-slow: .venv/.ready  ## the slow tests: whole pipelines, a real Prefect server, a real browser
 	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak"

@@ -77,12 +77,14 @@ def test_an_unnamed_file_is_noticed(tmp_path: Path) -> None:
     assert unnamed(tmp_path) == names
 
 
+@pytest.mark.slow
 def test_a_run_writes_every_named_file(finished_workspace: Path) -> None:
     """A name in seedling/workspace.py that no file has any more is noticed, apart from what few runs write."""
     patterns = {pattern for pattern in named_patterns() if Path(pattern).name not in NOT_IN_EACH_RUN}
     assert {pattern for pattern in patterns if not any(finished_workspace.glob(pattern))} == set()
 
 
+@pytest.mark.slow
 def test_the_state_of_a_run_is_named(finished_workspace: Path) -> None:
     """What a run leaves in .seedling/ is where Workspace says, and in no other file or folder."""
     paths = Workspace(finished_workspace)
