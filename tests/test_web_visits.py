@@ -12,8 +12,9 @@ from dvc.repo import Repo
 from loopback import Reply, Site, site
 
 from seedling.config.params import load, set_value
-from seedling.dataset.generation import read, write_json
+from seedling.dataset.generation import read
 from seedling.errors import GateFailed
+from seedling.files.writing import write_json
 from seedling.init.create import make_workspace
 from seedling.versioning.ledger import Ledger
 from seedling.web_visits import has_open_visit, visit_sources

@@ -41,7 +41,6 @@ from seedling.dataset.schema import (
     source_of,
 )
 from seedling.dataset.writer import MAX_PART_BYTES, ROWS_PER_PART, GenerationWriter, rewrite
-from seedling.files.writing import write_json
 from seedling.records.manifest import FORMAT, Modality
 
 __all__ = [
@@ -75,5 +74,4 @@ __all__ = [
     "source_of",
     "stage_of",
     "stream",
-    "write_json",
 ]

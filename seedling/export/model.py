@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from seedling.dataset.generation import payloads, read, write_json
+from seedling.dataset.generation import payloads, read
 from seedling.errors import InputError, SeedlingError
 from seedling.export.model_config import model_config
 from seedling.extras import require
 from seedling.features.encoded_features import EncodedFeatures
+from seedling.files.writing import write_json
 from seedling.media import images
 from seedling.models.model import single_threaded
 from seedling.models.portable import Portable

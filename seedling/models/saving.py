@@ -8,12 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from seedling.config.params import WorkspaceConfig
-from seedling.dataset.generation import Modality, write_json
+from seedling.dataset.generation import Modality
 from seedling.errors import IncompleteGeneration
 from seedling.features.classical import FeatureMaker, ImageFeatures, Inputs, TextFeatures, make_vectorizers
 from seedling.features.encoded_features import EncodedFeatures
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.files.reading import read_json, reading
+from seedling.files.writing import write_json
 from seedling.media.images import SMALL_SIDE
 from seedling.models.heads import Head
 from seedling.models.instance_based import KeptRows, NearestNeighbors, SupportVectorMachine

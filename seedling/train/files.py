@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seedling.dataset.generation import read_manifest, write_json
+from seedling.dataset.generation import read_manifest
 from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
 from seedling.files.reading import read_frame, reading
+from seedling.files.writing import write_json
 from seedling.records.round_manifest import RoundManifestRecord, RoundRowsRecord
 from seedling.stats.statistics import Floats
 from seedling.train.cross_validation import Predictions
