@@ -172,14 +172,14 @@ def test_a_run_that_is_stopped_stops_its_processes(made: Path, how: signal.Signa
 
 
 def _of_training(pid: int) -> list[psutil.Process]:
-    """The processes below this one that train folds."""
-    found = psutil.Process(pid).children(recursive=True)
-    return [
-        one
-        for one in found
-        if "seedling.parallel.launched_process" in one.cmdline()
-        and not any("torchrun" in part for part in one.cmdline())
-    ]
+    """The running processes below this one that train folds; a zombie, which has no command line, has ended."""
+    training = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            command = child.cmdline()
+            if "seedling.parallel.launched_process" in command and not any("torchrun" in part for part in command):
+                training.append(child)
+    return training
 
 
 def test_a_launcher_that_is_not_there_is_named(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
