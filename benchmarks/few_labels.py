@@ -23,6 +23,7 @@ import json
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -40,6 +41,24 @@ from sklearn.svm import SVC
 
 SETFIT_PAIRS = 5_000  # 16 pairs take 1.5 seconds on one core
 SETS = ("trashnet:5,10,50", "banking77_oos:5,10", "sms_spam:5,10")
+
+
+SUPERVISED_PEERS: dict[str, Callable[[], Any]] = {  # on the encoder's features, each in the scaling that suits it
+    "LogisticRegression, rows of length 1": lambda: make_pipeline(Normalizer(), plain_regression()),
+    "LogisticRegression, standardized": lambda: make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)
+    ),
+    "SVC": lambda: make_pipeline(StandardScaler(), SVC(C=10)),
+}
+SEMI_SUPERVISED_PEERS: dict[str, Callable[[], Any]] = {
+    "SelfTrainingClassifier": lambda: make_pipeline(Normalizer(), SelfTrainingClassifier(plain_regression())),
+    "LabelSpreading": lambda: make_pipeline(Normalizer(), LabelSpreading(kernel="knn", n_neighbors=7)),
+}
+
+
+def plain_regression() -> LogisticRegression:
+    """Return the regularization that suits rows of length 1."""
+    return LogisticRegression(C=10, max_iter=1000)
 
 
 def draw(frame: pd.DataFrame, labels_per_class: int, seed: int) -> pd.DataFrame:
@@ -89,28 +108,15 @@ def peers(frame: pd.DataFrame, features: np.ndarray, tested: np.ndarray, seed: i
     truth = np.array([classes.get(label, -1) for label in frame["label"]])
     usable = is_labeled | (frame["split"] == "pool").to_numpy()
     partial_labels = np.where(is_labeled, truth, -1)[usable]
-    plain = LogisticRegression(C=10, max_iter=1000)
-    scaled = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    supervised = {
-        "LogisticRegression, rows of length 1": make_pipeline(Normalizer(), plain),
-        "LogisticRegression, standardized": scaled,
-        "SVC": make_pipeline(StandardScaler(), SVC(C=10)),
-    }
-    semi = {
-        "SelfTrainingClassifier": make_pipeline(Normalizer(), SelfTrainingClassifier(plain)),
-        "LabelSpreading": make_pipeline(Normalizer(), LabelSpreading(kernel="knn", n_neighbors=7)),
-    }
     accuracies = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, model in supervised.items():
-            accuracies[name] = float(
-                (model.fit(features[is_labeled], truth[is_labeled]).predict(features[test]) == truth[test]).mean()
-            )
-        for name, model in semi.items():
-            accuracies[name] = float(
-                (model.fit(features[usable], partial_labels).predict(features[test]) == truth[test]).mean()
-            )
+        for name, make_peer in SUPERVISED_PEERS.items():
+            model = make_peer().fit(features[is_labeled], truth[is_labeled])
+            accuracies[name] = float((model.predict(features[test]) == truth[test]).mean())
+        for name, make_peer in SEMI_SUPERVISED_PEERS.items():
+            model = make_peer().fit(features[usable], partial_labels)
+            accuracies[name] = float((model.predict(features[test]) == truth[test]).mean())
     return accuracies
 
 

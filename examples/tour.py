@@ -27,7 +27,7 @@ from seedling.runner import run_stage, write_page
 
 LABELED_PER_CLASS, TEST_PER_CLASS, UNLABELED = 5, 5, 100
 PARAMS = """\
-pipeline_version: 17
+pipeline_version: 18
 modality: image
 effort: quick  # normal and thorough try more
 scrape: {sources: [{kind: folder, path: .}]}

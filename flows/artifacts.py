@@ -118,7 +118,7 @@ def publish_rounds(workspace: Path, number: int) -> None:
                     decision.round,
                     decision.decision,
                     decision.reason,
-                    decision.accuracy,
+                    decision.accuracy is not None,
                     accuracy.value if accuracy else None,
                 ),
             }

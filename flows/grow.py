@@ -69,7 +69,7 @@ class RunResult:
 @flow(name="grow", flow_run_name=name_at_start, persist_result=False, on_running=[remember_flow_run])
 @monitored
 def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) -> RunResult:
-    """Grows the dataset and the model of one workspace, and accepts a round only if it is not worse.
+    """Grows the dataset and the model of one workspace, and accepts a round only if it is clearly better.
 
     as_of: written to params.yaml first; visit: whether to visit the web sources for new rows.
     """

@@ -15,14 +15,20 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from seedling.config.former_keys import FORMER_COLUMNS, FORMER_KEYS, FORMER_SOURCE_KEYS, FORMER_VALUES
+from seedling.config.former_keys import (
+    FORMER_COLUMNS,
+    FORMER_KEYS,
+    FORMER_SOURCE_KEYS,
+    FORMER_VALUES,
+    REMOVED_KEYS,
+)
 from seedling.config.params import WorkspaceConfig, load, read_yaml
 from seedling.errors import InputError
 from seedling.upgrading import upgrade_workspace
 from seedling.workspace import DVC_YAML, GATES_FILE, PARAMS_FILE, PREFECT_FILE, Workspace
 
 FIRST_VERSION = 15
-LAST_VERSION_WITH_FORMER_NAMES = 15  # later versions differ from this one in their number alone
+LAST_VERSION_WITH_FORMER_NAMES = 15
 VERSION: int = WorkspaceConfig.model_fields["pipeline_version"].default
 FORMER_COMMAND = re.compile(r"python (?:-P )?-m tasks\.(?:(train|pseudo_label) --round (\$\{key\}|\d)|([a-z]+))")
 FORMER_IMPORT = re.compile(r"^\s*(?:from|import) (tasks|flows)(?=[. ])", flags=re.MULTILINE)
@@ -68,7 +74,7 @@ def _version(workspace: Path) -> object:
 
 def _rewritten(workspace: Path, version: int) -> Iterator[tuple[Path, str]]:
     """Each file to rewrite, with its new text."""
-    rewriters: dict[str, Callable[[str], str]] = {PARAMS_FILE: _number}
+    rewriters: dict[str, Callable[[str], str]] = {PARAMS_FILE: _without_removed_keys}
     if version <= LAST_VERSION_WITH_FORMER_NAMES:
         rewriters = {
             PARAMS_FILE: _params,
@@ -82,16 +88,25 @@ def _rewritten(workspace: Path, version: int) -> Iterator[tuple[Path, str]]:
             yield path, rewrite(path.read_text(encoding="utf-8"))
 
 
-def _number(text: str) -> str:
+def _without_removed_keys(text: str) -> str:
     yaml = _yaml()
     params = yaml.load(text)
+    _remove_keys(params)
     params["pipeline_version"] = VERSION
     return _dumped(yaml, params)
+
+
+def _remove_keys(params: CommentedMap) -> None:
+    for key in REMOVED_KEYS:
+        section, name = key.split(".")
+        if isinstance(params.get(section), MutableMapping):
+            params[section].pop(name, None)
 
 
 def _params(text: str) -> str:
     yaml = _yaml()
     params = yaml.load(text)
+    _remove_keys(params)
     for key, name in FORMER_KEYS.items():
         _rename(params, key.split("."), name.split("."))
     params["pipeline_version"] = VERSION

@@ -38,12 +38,12 @@ GATE = "gate.json"
 REJECTED = "rejected.parquet"
 PARTS, PART_NAME = "part-*.parquet", re.compile(r"part-\d{5,}\.parquet")
 IGNORED = "ignored.csv"  # of scrape
-QUEUE = "queue.csv"  # of pseudo_label
+QUEUE, FOLD_PROBABILITIES = "queue.csv", "fold_probabilities.parquet"  # of pseudo_label
 
 # models/<round>/
 MODEL, CANDIDATES, DECISION = "model.json", "candidates.json", "decision.json"
-CANDIDATE_PROBABILITIES = "candidates.parquet"
 OUT_OF_FOLD, POOL_PREDICTIONS = "out_of_fold.parquet", "pool_predictions.parquet"
+VALIDATION_PREDICTIONS = "validation_predictions.safetensors"  # and of out-of-scope rows
 FEATURES, FEATURE_ARRAYS, FEATURE_FILES = "features.json", "features.safetensors", "features.*"
 LOSSES = "losses.csv"  # also in reports/plots/
 ARRAYS_SUFFIX, LOG_SHARES_SUFFIX = ".safetensors", ".shares.json"  # of a learner
@@ -75,11 +75,6 @@ def part_file(number: int) -> str:
 def half_folder(half: int | Literal["*"]) -> str:
     """The folder in `models/<round>` of the models that learned from this half of the pool, or from no pool."""
     return f"half-{half}"
-
-
-def fold_predictions_file(candidate: str) -> str:
-    """The file in `models/<round>` with the predictions of a candidate that later rounds do not train again."""
-    return f"{candidate}.predictions.safetensors"
 
 
 def feature_file(key: str) -> str:

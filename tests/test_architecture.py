@@ -199,6 +199,7 @@ def test_shared_packages_do_not_import_the_stages() -> None:
         (
             "pyarrow.parquet",
             {
+                "dataset.fold_probabilities",
                 "dataset.reader",
                 "dataset.writer",
                 "gates.on_disk",

@@ -43,7 +43,7 @@ def test_params_are_renamed_and_keep_their_values_order_and_comments(former: Pat
     text = (former / "params.yaml").read_text()
     params = yaml.safe_load(text)
     assert list(params)[:6] == ["pipeline_version", "modality", "effort", "seed", "max_megapixels", "encoder"]
-    assert (params["pipeline_version"], params["encoder"]) == (17, {"model": "./minilm"})
+    assert (params["pipeline_version"], params["encoder"]) == (18, {"model": "./minilm"})
     assert params["augment"] == {
         "augmentations_per_row": 3,
         "policy": ["gray", {"color_rotation": 0.5}],
@@ -51,7 +51,8 @@ def test_params_are_renamed_and_keep_their_values_order_and_comments(former: Pat
     }
     assert params["train"]["candidates"] == ["logistic_regression", "nearest_neighbors"]
     assert params["train"]["losses"] == ["plain", "label_weighted"]
-    assert list(params["train"])[-3:] == ["target_selective_accuracy", "reject_if_p_worse", "converged_share"]
+    assert list(params["train"])[-2:] == ["target_selective_accuracy", "converged_share"]
+    assert "worse_probability" not in text, "the decision has another rule"
     assert params["pseudo_label"]["filter"] == "top_per_class"
     assert (params["pseudo_label"]["neighbors"], params["validate"]["label_issues"]) == (10, "report")
     assert list(params["scrape"]["sources"][1]) == ["kind", "start", "license", "item"]
@@ -111,24 +112,36 @@ def test_params_that_cannot_be_used_leave_every_file_as_it_was(former: Path) -> 
 def test_other_versions_are_refused(former: Path) -> None:
     """An older one, a later one and one that is no number; the error names the versions that are migrated."""
     text = (former / "params.yaml").read_text()
-    for version in ("13", "18", "'16'"):
+    for version in ("13", "19", "'16'"):
         (former / "params.yaml").write_text(text.replace("line: 15", f"line: {version}"))
         with pytest.raises(
-            InputError, match="version " + version.strip("'") + r" cannot be migrated.*versions 15 to 16"
+            InputError, match="version " + version.strip("'") + r" cannot be migrated.*versions 15 to 17"
         ):
             migrate(former)
 
 
-def test_version_16_gets_its_new_number_alone(former: Path) -> None:
-    """Its files have the present names: params.yaml changes in one line, and no other file does."""
+@pytest.mark.parametrize("version", [16, 17])
+def test_later_versions_lose_the_keys_that_are_gone(former: Path, version: int) -> None:
+    """Their files have the present names: only params.yaml changes, in its number and in the keys of the decision."""
     migrate(former)
     params = former / "params.yaml"
     present = params.read_text()
-    params.write_text(present.replace("pipeline_version: 17", "pipeline_version: 16"))
+    gone = "train: {decision_seeds: 3, margin: 0.01, reject_if_p_worse: 0.7, "
+    assert "train: {" in present
+    params.write_text(present.replace("pipeline_version: 18", f"pipeline_version: {version}").replace("train: {", gone))
     others = {path.name: path.read_bytes() for path in former.iterdir() if path.is_file() and path != params}
-    assert migrate(former) == ["params.yaml: rewritten for pipeline version 17."]
+    assert migrate(former) == ["params.yaml: rewritten for pipeline version 18."]
     assert params.read_text() == present
     assert {path.name: path.read_bytes() for path in former.iterdir() if path.is_file() and path != params} == others
+
+
+def test_a_key_that_is_gone_is_an_error_that_says_why(former: Path) -> None:
+    """And the command that removes it."""
+    migrate(former)
+    params = former / "params.yaml"
+    params.write_text(params.read_text().replace("train: {", "train: {margin: 0.01, "))
+    with pytest.raises(InputError, match=r"'train\.margin' is gone: a round is accepted by train\.accept_if_p_better"):
+        load(former)
 
 
 def test_a_former_key_is_an_error_that_names_the_present_one(former: Path) -> None:

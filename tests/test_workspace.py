@@ -12,11 +12,14 @@ from seedling.versioning.dvc_yaml import render_dvc_yaml
 from seedling.workspace import Workspace
 
 GENERATION = {layout.MANIFEST, layout.GATE, layout.REJECTED, layout.PARTS}
-GENERATION_FILES = {"scrape": GENERATION | {layout.IGNORED}, "pseudo_label": GENERATION | {layout.QUEUE}}
+GENERATION_FILES = {
+    "scrape": GENERATION | {layout.IGNORED},
+    "pseudo_label": GENERATION | {layout.QUEUE, layout.FOLD_PROBABILITIES},
+}
 ROUND_FILES = {
     *(layout.MANIFEST, layout.GATE, layout.MODEL, layout.CANDIDATES, layout.DECISION, layout.LOSSES),
-    *(layout.CANDIDATE_PROBABILITIES, layout.OUT_OF_FOLD, layout.POOL_PREDICTIONS),
-    *(layout.FEATURES, layout.FEATURE_ARRAYS, layout.fold_predictions_file("*")),
+    *(layout.VALIDATION_PREDICTIONS, layout.OUT_OF_FOLD, layout.POOL_PREDICTIONS),
+    *(layout.FEATURES, layout.FEATURE_ARRAYS),
 }
 LEARNER_FILES = {f"*{layout.ARRAYS_SUFFIX}", f"*{layout.LOG_SHARES_SUFFIX}"}
 REPORT_FILES = {
@@ -29,7 +32,7 @@ PLOT_FILES = {
     *(layout.LEARNING_CURVE, layout.LOSSES),
 }
 NOT_IN_EACH_RUN = {  # these depend on the data, the encoder, the learners, and on other commands
-    *(layout.IGNORED, layout.QUEUE, layout.LOSSES, layout.FEATURE_ARRAYS, layout.fold_predictions_file("*")),
+    *(layout.IGNORED, layout.QUEUE, layout.LOSSES, layout.FEATURE_ARRAYS),
     *(f"*{layout.LOG_SHARES_SUFFIX}", layout.ABLATION, "contact_sheet_*.html", "compare-*-*.html"),
 }
 

@@ -1,4 +1,4 @@
-"""Keys, values and columns that had another name before pipeline version 16, for errors and for `seedling migrate`."""
+"""Keys, values and columns that earlier pipeline versions had, for errors and for `seedling migrate`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ FORMER_KEYS = {  # dotted names in params.yaml
     "augment.adversarial_way": "augment.adversarial_attack",
     "train.encoder": "encoder",
     "train.wanted_accuracy": "train.target_selective_accuracy",
-    "train.verdict_seeds": "train.decision_seeds",
-    "train.worse_probability": "train.reject_if_p_worse",
     "train.surely_worse_probability": "train.reject_if_p_accuracy_worse",
     "pseudo_label.neighbours": "pseudo_label.neighbors",
+}
+# Dotted names whose keys are gone → why. Those of version 15 are removed before the others are renamed.
+_DECISION = "a round is accepted by train.accept_if_p_better"
+REMOVED_KEYS = {
+    "train.verdict_seeds": _DECISION,
+    "train.worse_probability": _DECISION,
+    "train.decision_seeds": _DECISION,
+    "train.reject_if_p_worse": _DECISION,
+    "train.margin": _DECISION,
 }
 FORMER_SOURCE_KEYS = {"licence": "license"}  # of each item of scrape.sources
 FORMER_VALUES = {  # key → former value → value; also of each item of a list, and of keys within such items

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 
-from seedling.config.former_keys import present_name
+from seedling.config.former_keys import REMOVED_KEYS, present_name
 from seedling.config.monitoring_params import NotifyParams, ReportsParams
 from seedling.config.secret_literals import check_sources
 from seedling.config.section import Section
@@ -217,7 +217,14 @@ class SynthesizeParams(Section):
 
 
 Candidate = Literal[
-    "logistic_regression", "svm", "random_forest", "nearest_neighbors", "boosted_trees", "network", "fine_tuned"
+    "logistic_regression",
+    "encoder_regression",
+    "svm",
+    "random_forest",
+    "nearest_neighbors",
+    "boosted_trees",
+    "network",
+    "fine_tuned",
 ]
 Loss = Literal[
     "plain",
@@ -245,10 +252,8 @@ class TrainParams(Section):
     target_selective_accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.95
     image_side: Annotated[int, Field(ge=16, le=128)] | None = None
     steps: Annotated[int, Field(ge=10)] | None = None
-    decision_seeds: Annotated[int, Field(ge=1, le=20)] | None = None
-    reject_if_p_worse: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
-    margin: Share = 0.0
-    reject_if_p_accuracy_worse: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    accept_if_p_better: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    reject_if_p_accuracy_worse: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
     converged_share: Share = 0.01
     bootstrap_draws: Annotated[int, Field(ge=200)] = 2000
 
@@ -296,7 +301,7 @@ class WorkspaceConfig(Section):
     """The settings that every stage uses."""
 
     # Part of every stage's cache key, so that results of another version are never reused.
-    pipeline_version: Literal[17] = 17
+    pipeline_version: Literal[18] = 18
     modality: Literal["image", "text"]
     effort: Effort = "normal"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -438,6 +443,9 @@ def _explain(path: Path, error: ValidationError) -> str:
         if detail["type"] == "extra_forbidden":
             if (current_name := present_name(key_path)) is not None:
                 lines.append(f"'{key_path}' is now '{current_name}': `seedling migrate` renames it")
+                continue
+            if key_path in REMOVED_KEYS:
+                lines.append(f"'{key_path}' is gone: {REMOVED_KEYS[key_path]}; `seedling migrate` removes it")
                 continue
             similar = difflib.get_close_matches(str(detail["loc"][-1]), known_keys(), n=1, cutoff=0.5)
             lines.append(f"unknown key '{key_path}'" + (f" (did you mean '{similar[0]}'?)" if similar else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from seedling.dataset.fold_probabilities import read_fold_probabilities
 from seedling.dataset.generation import ids_of, read, read_manifest
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats, Ints
@@ -34,7 +35,8 @@ class TrainingRows:
     rows sum to 1, zeros for the pool; parents: (n_rows, 2), the numbers of the labeled rows that a row was made from,
     -1 if there is none; group: rows with the same group stay together; half: 0 or 1, the half of the pool that a row is
     in; pseudo_label_by_fold: (n_rows, n_fold_models), class numbers, -1 if a fold model has no label for the row;
-    pseudo_weight_by_fold: the same shape, the weights of these labels.
+    pseudo_weight_by_fold: the same shape, the weights of these labels; pseudo_probabilities: (n_pool, n_fold_models,
+    n_classes), each fold model's class probabilities of the pool, None in round 0.
     """
 
     ids: NDArray[np.str_]
@@ -47,6 +49,7 @@ class TrainingRows:
     half: Ints
     pseudo_label_by_fold: Ints
     pseudo_weight_by_fold: Floats
+    pseudo_probabilities: NDArray[np.float32] | None = None
 
     @property
     def pool(self) -> NDArray[np.intp]:
@@ -63,14 +66,11 @@ class TrainingRows:
         """The folds that have rows, in ascending order."""
         return sorted({int(fold) for fold in self.fold[self.labeled]} - {NO_FOLD})
 
-    def with_new_halves(self, seed: int) -> TrainingRows:
-        """The same rows with another division of the pool into halves."""
-        return replace(self, half=pool_halves(self.group, seed))
-
     def digest(self) -> str:
         """A hash of all arrays, 16 hexadecimal digits. Ids are hashes of the contents, so it covers these as well."""
         rows_digest = hashlib.blake2b(digest_size=8)
-        for name, array in sorted(vars(self).items()):
+        arrays = {name: array for name, array in vars(self).items() if array is not None}
+        for name, array in sorted(arrays.items()):
             rows_digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return rows_digest.hexdigest()
 
@@ -81,13 +81,15 @@ class TrainingRows:
         half: int,
         ingredients: Sequence[str],
         label_weights: Floats | None = None,
+        *,
+        soft: bool = False,
     ) -> tuple[NDArray[np.intp], Floats, Floats]:
         """The row numbers, targets and weights that a fold model is trained on.
 
         held_out_fold: the fold that the model never sees, None for the final model, which sees all; column: the model's
         column in pseudo_label_by_fold; half: the half of the pool whose pseudo-labels it uses; ingredients: the rows it
         uses besides the pool; label_weights: (n_labeled,), factors for the weight of each labeled row and of the rows
-        made from it.
+        made from it; soft: whether the targets of the pool are probabilities instead of the likeliest class.
         """
         from_ingredients = np.isin(self.ingredient, ingredients)
         if held_out_fold is not None:
@@ -95,7 +97,10 @@ class TrainingRows:
         has_label = self.pseudo_label_by_fold[:, column] >= 0
         pseudo_labeled = (self.ingredient == "pool") & (self.half == half) & has_label
         targets, weights = self.targets.copy(), self.weights.copy()
-        targets[pseudo_labeled, self.pseudo_label_by_fold[pseudo_labeled, column]] = 1.0
+        if soft and self.pseudo_probabilities is not None:
+            targets[pseudo_labeled] = self.pseudo_probabilities[pseudo_labeled[self.pool], column]
+        else:
+            targets[pseudo_labeled, self.pseudo_label_by_fold[pseudo_labeled, column]] = 1.0
         weights[pseudo_labeled] = self.pseudo_weight_by_fold[pseudo_labeled, column]
         if label_weights is not None:
             factors = np.ones(len(weights) + 1)  # the last entry is for rows without a parent
@@ -131,6 +136,7 @@ def training_rows(
     fold = np.asarray(frame["fold"].astype("float64").fillna(NO_FOLD), dtype=np.int64)
     fold_models = len(set(fold[ingredient == "collected"].tolist()) - {NO_FOLD}) + 1
     pseudo_label_by_fold, pseudo_weight_by_fold = _pseudo_labels(frame, pseudo_labels, fold_models)
+    pool_ids = frame.loc[ingredient == "pool", "id"]
     return TrainingRows(
         ids=frame["id"].to_numpy(dtype=str),
         ingredient=ingredient,
@@ -142,6 +148,7 @@ def training_rows(
         half=pool_halves(frame["group"], seed),
         pseudo_label_by_fold=pseudo_label_by_fold,
         pseudo_weight_by_fold=pseudo_weight_by_fold,
+        pseudo_probabilities=None if pseudo_labels is None else read_fold_probabilities(pseudo_labels, pool_ids),
     )
 
 

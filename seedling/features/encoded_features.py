@@ -22,16 +22,18 @@ from seedling.features.normalization import normalize_rows
 from seedling.parallel.executor import this_process
 from seedling.progress import Progress, silent
 
-SURFACE_WEIGHT = 0.5  # of colors or words, relative to the encoder's features
+# The weight of colors (image) or words (text), relative to the encoder's features. Colors help with trash on a table
+# and harm with clothes: a quarter keeps most of the gain and costs little (benchmarks/proving_ground.py).
+SURFACE_WEIGHTS = {"image": 0.25, "text": 0.5}
 MAX_TOPICS = 100  # dimensions of the latent semantic analysis of words
 TOPIC_CACHE_PREFIX = "words"  # of the names of cache files with topics
 
 
 class EncodedFeatures(FeatureMaker):
-    """The encoder's features, centered and of length 1, next to surface features with half the weight.
+    """The encoder's features, centered and of length 1, next to surface features with less weight.
 
     Surface features are the colors of an image, or the words of a text (TF-IDF, then latent semantic analysis,
-    Deerwester et al. 1990). Each row has length 1.
+    Deerwester et al. 1990). Each row has length 1. surface_weight: by default that of the modality.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class EncodedFeatures(FeatureMaker):
         words: TextFeatures | None = None,
         topics: NDArray[np.float32] | None = None,
         key: str | None = None,
+        surface_weight: float | None = None,
     ) -> None:
+        self.surface_weight = SURFACE_WEIGHTS[handle.modality] if surface_weight is None else surface_weight
         self.handle, self.modality, self.max_megapixels = handle, handle.modality, max_megapixels
         self.center, self.words, self.topics, self.key = center, words, topics, key
         self._loaded: Encoder | None = None
@@ -128,6 +132,13 @@ class EncodedFeatures(FeatureMaker):
             key.update("\n".join(half.get_feature_names_out()).encode() + half.idf_.astype(np.float32).tobytes())
         return FeatureCache(folder, f"{TOPIC_CACHE_PREFIX}-{key.hexdigest()}", np.float32)
 
+    @property
+    def encoder_block(self) -> tuple[int, float]:
+        """The number of the encoder's columns, which come first, and the factor that gives their rows length 1."""
+        n_columns = 0 if self.center is None else len(self.center)
+        n_surface = COLOR_COLUMNS if self.topics is None else self.topics.shape[1]
+        return n_columns - n_surface, float(np.hypot(1.0, self.surface_weight))
+
     def _no_rows(self) -> Inputs:
         return Inputs(np.zeros((0, 0 if self.center is None else len(self.center)), np.float32))
 
@@ -151,7 +162,8 @@ class EncodedFeatures(FeatureMaker):
         width = blocks[0].shape[1]
         features = normalize_rows(
             np.concatenate(
-                [normalize_rows(centered[:, :width]), SURFACE_WEIGHT * normalize_rows(centered[:, width:])], axis=1
+                [normalize_rows(centered[:, :width]), self.surface_weight * normalize_rows(centered[:, width:])],
+                axis=1,
             )
         )
         return Inputs(features, contents=contents)

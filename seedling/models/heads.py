@@ -23,8 +23,9 @@ from seedling.stats.statistics import SMALLEST, Floats, softmax
 
 ABSENT = np.log(SMALLEST)  # the logit of a class that is not in the training rows
 NODES = dict.fromkeys(("classes", "tree_start", "feature", "left", "right"), ("i", 1)) | {"threshold": ("f", 1)}
+LINEAR = ("logistic_regression", "encoder_regression")  # the second one on the encoder's features alone
 ARRAYS_OF_HEADS = {  # the arrays of each learner: name → kind of number and dimensions
-    "logistic_regression": {"classes": ("i", 1), "weights": ("f", 2), "intercepts": ("f", 1)},
+    **{name: {"classes": ("i", 1), "weights": ("f", 2), "intercepts": ("f", 1)} for name in LINEAR},
     "random_forest": NODES | {"share_node": ("i", 1), "share_class": ("i", 1), "share": ("f", 1)},
     "boosted_trees": NODES | {"value": ("f", 1), "baseline": ("f", 1)},
 }
@@ -50,8 +51,16 @@ class Head:
     trees, the arrays of seedling/models/trees.py. After training on a single class it contains only `classes`.
     """
 
-    def __init__(self, name: str, seed: int, classes: int, arrays: dict[str, NDArray[Any]] | None = None) -> None:
-        self.name, self.seed, self.classes = name, seed, classes
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        classes: int,
+        arrays: dict[str, NDArray[Any]] | None = None,
+        encoder_block: tuple[int, float] | None = None,
+    ) -> None:
+        """encoder_block: the only features that `fit` uses, see `EncodedFeatures.encoder_block`; None: all."""
+        self.name, self.seed, self.classes, self.encoder_block = name, seed, classes, encoder_block
         self.arrays = {} if arrays is None else arrays
         self._shares: Floats | None = None
 
@@ -69,6 +78,11 @@ class Head:
             warnings.filterwarnings("ignore", message=".*lbfgs failed to converge.*")
             estimator.fit(self._estimator_input(inputs)[rows], labels, sample_weight=row_weights)
         self.arrays = arrays_of(self.name, estimator)
+        if self.encoder_block is not None:  # the other features get the weight 0, so that all linear learners are alike
+            n_columns, factor = self.encoder_block
+            weights = np.zeros((inputs.features.shape[1], self.arrays["weights"].shape[1]))
+            weights[:n_columns] = factor * self.arrays["weights"]
+            self.arrays["weights"] = weights
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Load arrays from a file. Raises ValueError if they are not the arrays of such a learner."""
@@ -111,7 +125,7 @@ class Head:
         Returns the standard deviation of the likeliest class's probability over draws that drop a tenth of the
         features.
         """
-        if self.name != "logistic_regression" or len(inputs) == 0:
+        if self.name not in LINEAR or len(inputs) == 0:
             return np.zeros(len(inputs))
         rng = np.random.default_rng(seed)
         n_features = inputs.features.shape[1]
@@ -133,7 +147,10 @@ class Head:
         return Head(self.name, self.seed, self.classes, arrays)
 
     def _estimator_input(self, inputs: Inputs) -> Any:
-        """Return the features; dense for boosted trees, which do not accept sparse ones."""
+        """Return the features that `fit` uses; dense for boosted trees, which do not accept sparse ones."""
+        if self.encoder_block is not None:
+            n_columns, factor = self.encoder_block
+            return inputs.features[:, :n_columns] * np.float32(factor)
         if self.name == "boosted_trees" and is_sparse(inputs.features):
             return inputs.features.toarray()
         return inputs.features
@@ -169,7 +186,7 @@ def std_of_likeliest(probabilities: Floats) -> Floats:
 
 def make_estimator(name: str, seed: int, n_rows: int) -> Any:
     """Return the unfitted scikit-learn estimator; `n_rows` sets the minimum leaf size of boosted trees."""
-    if name == "logistic_regression":
+    if name in LINEAR:
         from sklearn.linear_model import LogisticRegression
 
         return LogisticRegression(C=10.0, max_iter=200, tol=1e-3)

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from seedling.errors import InputError
 from seedling.features.classical import BINS, CELL, COLOR_BINS, THUMBNAIL, ImageFeatures
-from seedling.features.encoded_features import SURFACE_WEIGHT, EncodedFeatures
+from seedling.features.encoded_features import EncodedFeatures
 
 FIXED_POINT_BITS = 12  # fractional bits of the fixed-point color conversion
 GAMMA_BITS = 3
@@ -188,6 +188,7 @@ class EncodedFeaturesModule(nn.Module):
             raise InputError("The features were not fitted.")
         self.embedding = Embedding(maker.encoder, smooth)
         self.smooth, self.lab, self.colors = smooth, Lab(smooth), Colors(smooth)
+        self.surface_weight = maker.surface_weight
         self.register_buffer("center", torch.from_numpy(maker.center))
         self.register_buffer("topics", None if maker.topics is None else torch.from_numpy(maker.topics))
 
@@ -202,4 +203,4 @@ class EncodedFeaturesModule(nn.Module):
         centered = torch.cat([main, surface], dim=1) - self.center
         n_main = main.shape[1]
         main, surface = unit_rows(centered[:, :n_main]), unit_rows(centered[:, n_main:])
-        return unit_rows(torch.cat([main, SURFACE_WEIGHT * surface], dim=1))
+        return unit_rows(torch.cat([main, self.surface_weight * surface], dim=1))

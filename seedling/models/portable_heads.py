@@ -15,7 +15,7 @@ from torch import nn
 from seedling.errors import InputError
 from seedling.features.sparsity import is_sparse
 from seedling.models.fine_tuned import FineTuned
-from seedling.models.heads import ABSENT, Head
+from seedling.models.heads import ABSENT, LINEAR, Head
 from seedling.models.instance_based import NEIGHBORS, NearestNeighbors, SupportVectorMachine
 from seedling.models.losses import Adjusted
 from seedling.models.network import Network
@@ -296,7 +296,7 @@ def as_module(learner: Any, classes: int, smooth: bool) -> nn.Module:
         arrays = learner.arrays
         if len(arrays["classes"]) == 1:
             return Constant(arrays["classes"], classes)
-        if learner.name == "logistic_regression":
+        if learner.name in LINEAR:
             return Linear(arrays["weights"].T, arrays["intercepts"], arrays["classes"], classes)
         return Trees(arrays, classes)
     raise InputError(f"Learner '{learner.name}' cannot be converted to a torch module.")

@@ -62,6 +62,8 @@ def make_learner(name: str, context: FitContext) -> Learner:
         return NearestNeighbors(context.classes)
     if name == "svm":
         return SupportVectorMachine(context.classes)
+    if name == "encoder_regression" and isinstance(context.maker, EncodedFeatures):
+        return Head(name, context.seed, context.classes, encoder_block=context.maker.encoder_block)
     return Head(name, context.seed, context.classes)
 
 
@@ -152,6 +154,7 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
             encoder=maker.handle.params,
             key=maker.key,
             max_megapixels=maker.max_megapixels,
+            surface_weight=maker.surface_weight,
             words=terms_of(maker.words) if maker.words else None,
         ).write(path)
     elif isinstance(maker, ImageFeatures):
@@ -207,7 +210,9 @@ def _load_encoded_features(
     with reading(folder / FEATURE_ARRAYS):
         arrays = load_file(folder / FEATURE_ARRAYS)
     handle = EncoderHandle(record.encoder, modality, workspace)
-    return EncodedFeatures(handle, record.max_megapixels, words=words, key=record.key, **arrays)
+    return EncodedFeatures(
+        handle, record.max_megapixels, words=words, key=record.key, surface_weight=record.surface_weight, **arrays
+    )
 
 
 def _text_features(halves: TermHalvesRecord) -> TextFeatures:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seedling.config.params import PseudoLabelParams, WorkspaceConfig
+from seedling.dataset.fold_probabilities import write_fold_probabilities
 from seedling.dataset.generation import GenerationWriter, PayloadReader, Row, read, read_manifest, stream
 from seedling.features.classical import FeatureMaker, dense
 from seedling.models.model import single_threaded
@@ -76,7 +77,8 @@ def pseudo_label(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     - dropout_std: Monte Carlo dropout standard deviation of the predicted class's probability.
 
     Pool rows beyond `train.pool_rows` have no predictions and are rejected as `beyond_pool_rows`. queue.csv lists the
-    rows whose labels by a human would help most.
+    rows whose labels by a human would help most. fold_probabilities.parquet has each fold model's class
+    probabilities of the pool.
     """
     stage, classes = f"pseudo_label@{round_number}", list(read_manifest(validated).classes)
     stopped = DecisionRecord.read(teacher / DECISION).stop or round_number > rounds
@@ -94,6 +96,7 @@ def pseudo_label(  # noqa: PLR0913  (the inputs of a stage, each by its name)
         pool_ids = predictions.pool_ids
         rows = read(validated, splits=["pool"], ids=pool_ids).set_index("id").loc[pool_ids].reset_index()
         write_queue(output / QUEUE, rows, labels, classes, params.queue)
+        write_fold_probabilities(output, pool_ids, labels.probabilities)
         for row, reason in _rows(rows, predictions, labels, kept, classes, params, round_number):
             if reason:
                 writer.reject(row, reason)

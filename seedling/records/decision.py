@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.records.record import Record
 
@@ -24,8 +26,8 @@ class DecisionRecord(Record):
 
     stop: whether no further round is trained; accepted_round: the round whose model is used from here on; rows: number
     of evaluation rows; accuracy, log_loss: this round minus the accepted one, None if they were not compared;
-    worth_in_labels: how many labels the gain is worth, None if it cannot be estimated; seeds: trainings per fold model
-    in the comparison.
+    worth_in_labels: how many labels the gain is worth, None if it cannot be estimated; seeds: in files of earlier
+    versions, which compared several trainings per fold model.
     """
 
     round: int
@@ -38,4 +40,4 @@ class DecisionRecord(Record):
     log_loss: DifferenceRecord | None = None
     classes: tuple[ClassChangeRecord, ...] = ()
     worth_in_labels: EstimateRecord | None = None
-    seeds: int = 1
+    seeds: int = Field(default=1, exclude=True)

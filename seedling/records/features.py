@@ -59,10 +59,11 @@ class EncodedFeaturesRecord(Record):
     """The features of an encoder; its weights are not part of the model.
 
     key: hash of the encoder's files and settings, None if they were not read; words: terms of the texts, if the
-    features include LSA topics.
+    features include LSA topics; surface_weight: of colors or words, not written if it is 0.5.
     """
 
     encoder: EncoderParams
     key: str | None
     max_megapixels: Positive
+    surface_weight: Positive = Field(default=0.5, exclude_if=lambda weight: weight == 0.5)
     words: TermHalvesRecord | None = Field(default=None, exclude_if=lambda words: words is None)

@@ -10,7 +10,6 @@ from seedling.config.params import MAX_ROUNDS
 from seedling.records.candidates import CandidatesRecord
 from seedling.records.decision import DecisionRecord
 from seedling.records.gate import Check
-from seedling.records.intervals import DifferenceRecord
 from seedling.workspace import CANDIDATES, DECISION
 
 REASON_WORDS = {  # what to do about a reason for rejection; other reasons explain themselves
@@ -33,27 +32,21 @@ def decision_note(
     round_number: int,
     decision: str,
     reason: str,
-    difference: DifferenceRecord | None,
+    compared: bool,
     accuracy: float | None = None,
 ) -> str:
     """A round's decision and its reason. It begins with `rejected` or `skipped` if the round was.
 
-    difference: of the accuracy, None if the round was not compared; accuracy: the cross-validated accuracy of round 0,
-    if it is known.
+    compared: whether the round was compared with an earlier one; accuracy: the cross-validated accuracy of round 0, if
+    it is known.
     """
     if decision != "accepted":
         return f"{decision}: {reason}"
-    if round_number == 0 and difference is None:
+    if round_number == 0 and not compared:
         measured = "" if accuracy is None else f" (cross-validated accuracy {accuracy:.3f})"
         rest = reason.partition("; ")[2]
         return f"round 0: the model to beat{measured}" + (f"; {rest}" if rest else "")
-    if difference is None:
-        return f"accepted: {reason}"
-    if difference.low == difference.high == 0:
-        return f"accepted, no change: {reason}"
-    if difference.low > 0:
-        return f"accepted, better: {reason}"
-    return f"accepted, {'not worse' if difference.value >= 0 else 'not clearly worse'}: {reason}"
+    return f"accepted: {reason}"
 
 
 def round_note(model: Path) -> str:
@@ -62,7 +55,9 @@ def round_note(model: Path) -> str:
     if not path.is_file():
         return ""
     decision = DecisionRecord.read(path)
-    return decision_note(decision.round, decision.decision, decision.reason, decision.accuracy, chosen_accuracy(model))
+    return decision_note(
+        decision.round, decision.decision, decision.reason, decision.accuracy is not None, chosen_accuracy(model)
+    )
 
 
 def chosen_accuracy(model: Path) -> float | None:

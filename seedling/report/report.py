@@ -485,10 +485,10 @@ def _rounds(models: Path, results: Sequence[RoundRecord]) -> list[RoundResult]:
             result.round,
             result.decision,
             result.reason,
-            result.difference,
+            result.difference is not None,
             result.accuracy.value if result.accuracy else None,
         )
-        learners = ", ".join(member.learner.replace("_", " ") for member in model.members)
+        learners = ", ".join(dict.fromkeys(member.learner.replace("_", " ") for member in model.members))
         rounds.append(RoundResult(result, learners, manifest.pseudo_labeled, note))
     return rounds
 

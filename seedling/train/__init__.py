@@ -38,13 +38,13 @@ from seedling.records.decision import DecisionRecord
 from seedling.records.round_manifest import RoundManifestRecord
 from seedling.train import files
 from seedling.train.choice import Choice, EvaluationRows, abstention, calibrated, candidate_table
-from seedling.train.comparison import Loop, decide
+from seedling.train.comparison import Loop, PreviousModel, decide
 from seedling.train.cross_validation import Predictions, TrainingData
 from seedling.train.learning_curve import learning_curve
 from seedling.train.repeated import repeated_cross_validation
 from seedling.train.round_decision import RoundDecision
 from seedling.train.step_contributions import step_contributions
-from seedling.train.tally import Candidate
+from seedling.train.tally import PREVIOUS_MODEL, Candidate
 from seedling.train.trial import Trial, choose_and_fit, try_candidates
 from seedling.train.unknown import unknown_classes
 from seedling.train.unseen_sources import unseen_sources
@@ -98,7 +98,9 @@ def train(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     progress("compute features", 0, None)
     classes = files.classes_of(folders.validated)
     data, frame, maker = _training_data(params, config, classes, round_number, folders, workspace, encoder, progress)
-    round_inputs = RoundInputs(params, config, classes, data, frame, _evaluation_rows(frame, classes, params))
+    previous_model = None if folders.teacher is None else PreviousModel.read(folders.teacher)
+    evaluation_rows = _evaluation_rows(frame, classes, params)
+    round_inputs = RoundInputs(params, config, classes, data, frame, evaluation_rows, previous_model)
     release_freed_memory()  # of images and their parts, before the folds' copies
     loop = Loop(round_number, rounds, folders.teacher, previous)
     with single_threaded():
@@ -107,10 +109,10 @@ def train(  # noqa: PLR0913  (the inputs of a stage, each by its name)
         return
     save_features(maker, output)
     files.write_predictions(output, data.rows, frame, results.predictions, results.label_weights)
-    files.write_candidates(output, results.probabilities)
+    files.write_validation_predictions(output, results.predictions)
     files.write_losses(output, data.tally)
     files.write_seconds(workspace, f"train@{round_number}", data.tally)
-    _write_json_files(output, round_number, round_inputs, results)
+    _write_json_files(output, round_inputs, results, folders.teacher)
     files.manifest(round_number, data.rows).write(output / MANIFEST)
     for unfinished in Workspace(workspace).unfinished.glob(f"train@{round_number}-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -123,7 +125,10 @@ def _write_skipped(output: Path, decision: RoundDecision) -> None:
 
 @dataclass(frozen=True)
 class RoundInputs:
-    """What a round is computed from. frame: the labeled and the validation rows."""
+    """What a round is computed from.
+
+    frame: the labeled and the validation rows; previous_model: a member of this round's model, None in round 0.
+    """
 
     params: TrainParams
     config: WorkspaceConfig
@@ -131,20 +136,21 @@ class RoundInputs:
     data: TrainingData
     frame: pd.DataFrame
     evaluation_rows: EvaluationRows
+    previous_model: PreviousModel | None = None
 
 
 @dataclass(frozen=True)
 class RoundResults:
     """The results of a round, before they are written.
 
-    predictions: the chosen model's; probabilities: (n_seeds, n_evaluated, n_classes) per candidate; label_weights:
+    predictions: the chosen model's; probabilities: (n_evaluated, n_classes) per candidate; label_weights:
     (n_fold_models, n_labeled); analyses: without content after round 0.
     """
 
     trial: Trial
     choice: Choice
     predictions: Predictions
-    probabilities: dict[Candidate, NDArray[np.float32]]
+    probabilities: dict[Candidate, NDArray[np.float64]]
     round_decision: RoundDecision
     label_weights: NDArray[np.float64]
     analyses: AnalysesRecord
@@ -156,26 +162,29 @@ def _run_round(loop: Loop, inputs: RoundInputs, output: Path, progress: Progress
     Returns None in a launched process that does not lead: it is done after cross-validation.
     """
     params, config, data, evaluation_rows = inputs.params, inputs.config, inputs.data, inputs.evaluation_rows
-    trial = try_candidates(data, params, config, evaluation_rows, loop.teacher, progress)
+    trial = try_candidates(data, params, config, evaluation_rows, loop, progress)
     if not this_process().leads:
         return None
-    choice = choose_and_fit(trial, evaluation_rows, config.seed, loop.teacher, output)
-    probabilities = {
-        candidate: calibrated(logits, evaluation_rows).astype(np.float32)[None]
-        for candidate, logits in trial.trained.items()
-    }
+    previous_model = inputs.previous_model
+    choice = choose_and_fit(trial, evaluation_rows, config.seed, previous_model, output)
+    probabilities = {candidate: calibrated(logits, evaluation_rows) for candidate, logits in trial.trained.items()}
+    if previous_model is not None and loop.teacher is not None:
+        trial.trained = {PREVIOUS_MODEL: previous_model.logits, **trial.trained}
+        files.copy_members(loop.teacher, output, files.members_with_votes(loop.teacher))
     predictions = choice.combine(trial.trained)
-    round_decision, probabilities = decide(loop, probabilities, predictions, evaluation_rows, data, params, config)
-    label_weights = _label_weights(choice.members, data)
+    round_decision = decide(loop, previous_model, predictions, evaluation_rows, data, params, config)
+    if loop.teacher is None:
+        label_weights = _label_weights(choice.members, data)
+    else:
+        label_weights = files.read_label_weights(loop.teacher)
     analyses = _analyses(inputs) if loop.number == 0 else AnalysesRecord()
     return RoundResults(trial, choice, predictions, probabilities, round_decision, label_weights, analyses)
 
 
-def _write_json_files(output: Path, round_number: int, inputs: RoundInputs, results: RoundResults) -> None:
+def _write_json_files(output: Path, inputs: RoundInputs, results: RoundResults, teacher: Path | None) -> None:
     """Write candidates.json, decision.json and model.json."""
     params, config, classes, evaluation_rows = inputs.params, inputs.config, inputs.classes, inputs.evaluation_rows
-    first_seed = {candidate: by_seed[0].astype(np.float64) for candidate, by_seed in results.probabilities.items()}
-    contributions = step_contributions(first_seed, evaluation_rows, params.bootstrap_draws, config.seed)
+    contributions = step_contributions(results.probabilities, evaluation_rows, params.bootstrap_draws, config.seed)
     candidates = CandidatesRecord(
         candidates=candidate_table(results.trial.trained, results.choice, evaluation_rows),
         left_out=results.trial.left_out_records(),
@@ -191,7 +200,8 @@ def _write_json_files(output: Path, round_number: int, inputs: RoundInputs, resu
         evaluation_rows.out_of_scope(results.predictions),
         classes.index(NOTHING) if NOTHING in classes else None,
     )
-    model = results.choice.record(classes, config, round_number, inputs.data.n_models, selective_prediction)
+    previous_members = () if teacher is None else files.members_with_votes(teacher)
+    model = results.choice.record(classes, config, results.trial, selective_prediction, previous_members)
     model.write(output / MODEL)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,15 @@ from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from seedling.records.candidates import CandidateRecord, CandidatesRecord
 from seedling.train.cross_validation import TrainingData
-from seedling.train.tally import Candidate
+from seedling.train.tally import GRADIENT_LEARNERS, Candidate
 from seedling.workspace import CANDIDATES
 
 BUDGET_SECONDS = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # of one core, per round
-HEADS = ("logistic_regression", "svm", "random_forest")
-DENSE_HEADS = ("logistic_regression", "svm")  # trees are weak on hundreds of dense features of equal importance
-TREES = ("random_forest", "boosted_trees")
+HEADS = ("logistic_regression", "encoder_regression", "svm", "random_forest")
+# Without trees, which are weak on hundreds of dense features of equal importance.
+DENSE_HEADS = ("logistic_regression", "encoder_regression", "svm")
+POOL_LEARNERS = ("logistic_regression", "nearest_neighbors")  # of later rounds
 THOROUGH_HEADS = ("nearest_neighbors", "boosted_trees")  # too slow for their gain at other efforts
-MAX_LOSS_RATIO = 2.0  # to the best candidate: from here on, trees cannot win a later round and are not trained for it
 MIN_PRETRAINING_IMAGES = 200  # fewer show too little of what the images have in common
 MIN_CLASS_RATIO = 2.0  # largest over smallest class; from here on, losses for imbalance are tried
 MIN_ROWS_TO_WEIGHT = 60  # labeled rows: with fewer, an outlier is more likely a rare row than a label error
@@ -67,7 +66,7 @@ def first_candidates(
 def _default_learners(config: WorkspaceConfig, has_encoder: bool) -> list[str]:
     """The learners without train.candidates, in the order in which they use the budget."""
     thorough = config.effort == "thorough"
-    learners = [*DENSE_HEADS]
+    learners = [head for head in DENSE_HEADS if has_encoder or head != "encoder_regression"]
     if has_encoder and config.effort != "quick":
         learners.append("fine_tuned")
     if not has_encoder and config.modality == "image" and config.effort != "quick":
@@ -80,13 +79,17 @@ def _default_learners(config: WorkspaceConfig, has_encoder: bool) -> list[str]:
 
 def _check_learners(learners: Sequence[str], config: WorkspaceConfig, has_encoder: bool) -> None:
     """Raise InputError if a learner needs images without an encoder, or an encoder, and has none."""
-    allowed = {"network": not has_encoder and config.modality == "image", "fine_tuned": has_encoder}
+    allowed = {
+        "network": not has_encoder and config.modality == "image",
+        "fine_tuned": has_encoder,
+        "encoder_regression": has_encoder,
+    }
     for name, is_allowed in allowed.items():
         if name in learners and not is_allowed:
             reason = (
                 "learns from small images without an encoder"
                 if name == "network"
-                else "tunes the encoder, and no encoder is set"
+                else "needs an encoder, and no encoder is set"
             )
             remedy = "set `encoder` to null" if name == "network" and has_encoder else "leave it out"
             raise InputError(f"params.yaml: train.candidates: '{name}' {reason}: {remedy}.")
@@ -117,46 +120,23 @@ def further_candidates(
     ]
 
 
-@dataclass(frozen=True)
-class LaterCandidates:
-    """Candidates of a later round.
+def later_candidates(params: TrainParams, teacher: Path) -> list[Candidate]:
+    """Candidates of a later round: the learners that learn from pseudo-labels, each with its best data and loss.
 
-    members: of the previous round's ensemble; others: the best candidate of each learner and all carried ones;
-    dropped: learners that are too far behind to be trained again, with the reason.
-    """
-
-    members: list[Candidate]
-    others: list[Candidate]
-    dropped: dict[Candidate, str]
-
-
-def later_candidates(teacher: Path) -> LaterCandidates:
-    """Candidates of a later round, by the results of the previous one, so that no earlier choice is lost.
-
-    A tree learner whose loss is more than `MAX_LOSS_RATIO` times the smallest one is not trained again, unless it is a
-    member. The dense heads always are: they take little time, and rounds are compared on them.
+    These are logistic regression and nearest neighbors, or those learners of `train.candidates` that are not trained by
+    gradient descent. The model of the round before stays a member, so no other learner has to be trained again.
     """
     record = CandidatesRecord.read(teacher / CANDIDATES)
-    tried = [(entry, Candidate.of(entry)) for entry in record.tried]
-    best: dict[str, tuple[CandidateRecord, Candidate]] = {}
-    for entry, candidate in tried:
-        rival = best.get(candidate.learner)
-        if rival is None or _rank(entry) < _rank(rival[0]):
-            best[candidate.learner] = (entry, candidate)
-    members = [candidate for entry, candidate in tried if entry.chosen]
-    smallest_loss = min((entry.choice_loss for entry, _ in tried if entry.choice_loss is not None), default=np.inf)
-    others, dropped = [], {}
-    for entry, candidate in tried:
-        if candidate in members or not (candidate.carried or best[candidate.learner][1] == candidate):
-            continue
-        if candidate.learner in TREES and (entry.choice_loss or 0.0) > MAX_LOSS_RATIO * smallest_loss:
-            dropped[candidate] = (
-                f"its log loss, {entry.choice_loss:.3f}, was more than {MAX_LOSS_RATIO:g} times the smallest one, "
-                f"{smallest_loss:.3f}"
-            )
-        else:
-            others.append(candidate)
-    return LaterCandidates(members, others, dropped)
+    best: dict[str, CandidateRecord] = {}
+    for entry in record.tried:
+        rival = best.get(entry.learner)
+        if rival is None or _rank(entry) < _rank(rival):
+            best[entry.learner] = entry
+    allowed = [learner for learner in params.candidates or () if learner not in GRADIENT_LEARNERS]
+    learners: Sequence[str] = allowed or POOL_LEARNERS
+    return [
+        Candidate.of(best[learner]) if learner in best else Candidate(learner, INGREDIENTS[:1]) for learner in learners
+    ]
 
 
 def _rank(entry: CandidateRecord) -> tuple[bool, float]:
@@ -199,6 +179,7 @@ def predicted_seconds(candidate: Candidate, data: TrainingData) -> float:
     n_classes = float(data.classes)
     n_models = (len(rows.folds) + 1) * n_models_per_fold
     seconds_per_model = {
+        "encoder_regression": 5e-9 * n_train * n_features * n_classes,
         "logistic_regression": 5e-9 * n_train * n_features * n_classes,
         "svm": 4e-10 * n_train * (n_train + n_predicted) * n_features,
         "random_forest": 2e-6 * 100 * np.sqrt(n_features) * n_train + 1e-5 * n_predicted,

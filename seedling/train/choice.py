@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from types import MappingProxyType
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,22 @@ from seedling.stats.statistics import (
     softmax,
     wilson,
 )
-from seedling.train.cross_validation import Predictions
-from seedling.train.tally import Candidate
+from seedling.train.cross_validation import Predictions, TrainingData
+from seedling.train.tally import PREVIOUS_MODEL, Candidate
 
 MAX_ENSEMBLE_PICKS = 12  # of the greedy selection, with replacement
 MIN_P_BETTER = 0.8  # bootstrap probability with which the greedy ensemble must beat the plain one
 DEFAULT_MEMBERS = ("network", "fine_tuned", "logistic_regression", "svm")  # used if no row can be held out
+
+
+class TrainedFiles(Protocol):
+    """The trained candidates of a round; see `seedling.train.trial.Trial`."""
+
+    data: TrainingData
+    round_number: int
+
+    def file_of(self, candidate: Candidate) -> str:
+        """The name of a candidate's files, without suffix."""
 
 
 @dataclass(frozen=True)
@@ -89,28 +100,29 @@ class Choice:
         self,
         classes: Sequence[str],
         config: WorkspaceConfig,
-        round_number: int,
-        n_models: Callable[[Candidate], int],
+        trial: TrainedFiles,
         selective_prediction: AbstentionRecord,
+        previous_members: tuple[MemberRecord, ...] = (),
     ) -> ModelRecord:
-        """The content of model.json. n_models: number of models of a member, one per half of the pool."""
+        """The content of model.json. previous_members: of the model of the round before, with their votes."""
         members = tuple(
             MemberRecord(
                 learner=cast("LearnerName", member.learner),  # checked by the record
                 recipe=member.trained_on,
                 loss=member.loss,
-                file=member.name,
-                pool_halves=n_models(member),
+                file=trial.file_of(member),
+                pool_halves=trial.data.n_models(member),
                 temperature=temperature,
                 votes=votes,
             )
             for member, temperature, votes in zip(self.members, self.temperatures, self.votes, strict=True)
+            if member != PREVIOUS_MODEL
         )
         return ModelRecord(
-            round=round_number,
+            round=trial.round_number,
             modality=config.modality,
             classes=tuple(classes),
-            members=members,
+            members=(*previous_members, *members),
             temperature=self.temperature,
             selective_prediction=selective_prediction,
         )
@@ -140,6 +152,23 @@ def choose(trained: Mapping[Candidate, Predictions], evaluation_rows: Evaluation
         new, old, evaluation_rows.groups, larger_is_better=True, draws=500, rng=generator(seed, "selection")
     )
     return selected if new.mean() < old.mean() and 1 - difference.probability_worse >= MIN_P_BETTER else plain
+
+
+def blend(
+    previous: Predictions, votes_of_previous: float, trained: Mapping[Candidate, Predictions], rows: EvaluationRows
+) -> Choice:
+    """The model of a later round: the previous model's members keep their votes, and each new learner gets one.
+
+    p = softmax(log((v q + Σ_m softmax(z_m / T_m)) / (v + M)) / T), where q is the mean of the previous members and v
+    their votes: 1 for all members of round 0, and 1 for each learner of a later round. Averaging over rounds keeps
+    most of the gain of a good round and halves the damage of a bad one, which a few labeled rows cannot tell apart
+    (benchmarks/proving_ground.py). No selection: it would follow the noise of the same few rows.
+    """
+    members = {PREVIOUS_MODEL: previous, **trained}
+    votes = (votes_of_previous, *(1.0,) * len(trained))
+    if len(rows.truth) == 0:
+        return Choice(tuple(members), (1.0,) * len(members), 1.0, votes)
+    return make_choice(tuple(members), members, rows, votes, fixed={PREVIOUS_MODEL: 1.0})
 
 
 def best_per_learner(trained: Mapping[Candidate, Predictions], evaluation_rows: EvaluationRows) -> list[Candidate]:
@@ -183,11 +212,15 @@ def make_choice(
     trained: Mapping[Candidate, Predictions],
     evaluation_rows: EvaluationRows,
     votes: tuple[float, ...] | None = None,
+    fixed: Mapping[Candidate, float] = MappingProxyType({}),
 ) -> Choice:
-    """A choice of these members, calibrated on the evaluation rows."""
+    """A choice of these members, calibrated on the evaluation rows. fixed: temperatures that are not fitted."""
     votes = votes or (1.0,) * len(members)
     logits = [evaluation_rows.select(trained[member]) for member in members]
-    temperatures = tuple(fit_temperature(of_member, evaluation_rows.truth) for of_member in logits)
+    temperatures = tuple(
+        fixed[member] if member in fixed else fit_temperature(of_member, evaluation_rows.truth)
+        for member, of_member in zip(members, logits, strict=True)
+    )
     ensemble_logits = np.log(soft_vote(logits, temperatures, 1.0, votes))
     return Choice(members, temperatures, fit_temperature(ensemble_logits, evaluation_rows.truth), votes)
 

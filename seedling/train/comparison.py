@@ -1,30 +1,55 @@
-"""Compare a round with the accepted one: which learners, how many seeds, and what the gain is worth in labels."""
+"""Compare a round's model with the accepted one, and what the gain is worth in labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seedling.config.params import TrainParams, WorkspaceConfig
-from seedling.files.reading import read_frame
 from seedling.records.decision import DecisionRecord
 from seedling.stats.randomness import generator
-from seedling.stats.statistics import Estimate
+from seedling.stats.statistics import Estimate, Floats, softmax
 from seedling.train import files
-from seedling.train.candidates import predicted_seconds
-from seedling.train.choice import EvaluationRows, calibrated
-from seedling.train.cross_validation import Predictions, TrainingData, out_of_fold_with_seeds
+from seedling.train.choice import EvaluationRows
+from seedling.train.cross_validation import Predictions, TrainingData
 from seedling.train.learning_curve import correct_with_folds, worth_in_labels
-from seedling.train.round_decision import RoundDecision, compare_rounds, decide_without_evaluation_rows, mean_scores
-from seedling.train.tally import Candidate
-from seedling.workspace import POOL_PREDICTIONS
+from seedling.train.round_decision import (
+    RoundDecision,
+    class_share_weights,
+    compare_rounds,
+    decide_without_evaluation_rows,
+)
 
-N_SEEDS = {"quick": 1, "normal": 3, "thorough": 5}
+
+@dataclass(frozen=True)
+class PreviousModel:
+    """The model of the round before, which is a member of this round's model.
+
+    logits: the logarithm of the mean of its members' probabilities; temperature: calibrates them; votes: of its
+    members, 1 for all members of round 0 and 1 for each learner of a later round.
+    """
+
+    logits: Predictions
+    temperature: float
+    votes: float
+
+    @classmethod
+    def read(cls, teacher: Path) -> PreviousModel:
+        """Read it from the folder `models/<round>`."""
+        logits, temperature = files.read_model_predictions(teacher)
+        return cls(logits, temperature, sum(member.votes for member in files.members_with_votes(teacher)))
+
+    def evaluated(self, evaluation_rows: EvaluationRows) -> Floats:
+        """(n_evaluated, n_classes): probabilities of the evaluation rows."""
+        return softmax(evaluation_rows.select(self.logits) / self.temperature)
+
+    @property
+    def pool(self) -> Floats:
+        """(n_pool, n_classes): the final model's probabilities of the pool."""
+        return softmax(self.logits.pool[-1] / self.temperature)
 
 
 @dataclass(frozen=True)
@@ -47,62 +72,40 @@ class Loop:
 
 def decide(
     loop: Loop,
-    probabilities: dict[Candidate, NDArray[np.float32]],
+    previous_model: PreviousModel | None,
     predictions: Predictions,
     evaluation_rows: EvaluationRows,
     data: TrainingData,
     params: TrainParams,
     config: WorkspaceConfig,
-) -> tuple[RoundDecision, dict[Candidate, NDArray[np.float32]]]:
-    """Return the decision and the candidates' probabilities, with more seeds where the comparison needs them.
+) -> RoundDecision:
+    """Accept or reject the round; round 0 is always accepted.
 
-    Round 0 is always accepted.
-
-    probabilities: (1, n_evaluated, n_classes) per candidate.
-    predictions: the chosen model's.
+    previous_model: None in round 0; predictions: the probabilities of this round's model.
     """
-    if loop.teacher is None or loop.previous is None:
-        return _first_decision(loop, len(data.rows.pool), len(evaluation_rows.truth)), probabilities
-    n_classes = predictions.pool.shape[2]
-    old = files.read_candidates(loop.teacher, n_classes)
-    in_both = [candidate for candidate in probabilities if candidate in old]
-    # Carried candidates did not change, so they are only compared if there is no other.
-    compared = [candidate for candidate in in_both if not candidate.carried] or in_both
-    cheapest = min(compared, key=lambda candidate: predicted_seconds(candidate, data))
-    probabilities = probabilities | with_more_seeds(cheapest, probabilities, evaluation_rows, data, params, config)
-    old_pool = np.stack(read_frame(loop.teacher / POOL_PREDICTIONS)["probabilities"].tolist())
-    old_labels, new_labels = old_pool[:, -n_classes:].argmax(axis=1), predictions.pool[-1].argmax(axis=1)
-    accepted_round = loop.previous.accepted_round
+    if previous_model is None or loop.previous is None:
+        return _first_decision(loop, len(data.rows.pool), len(evaluation_rows.truth))
+    old_pool, accepted_round = previous_model.pool, loop.previous.accepted_round
+    old_labels, new_labels = old_pool.argmax(axis=1), predictions.pool[-1].argmax(axis=1)
     if len(evaluation_rows.truth) == 0:
         n_vanished = len(set(old_labels.tolist()) - set(new_labels.tolist()))
-        return decide_without_evaluation_rows(loop.number, accepted_round, n_vanished, last=loop.last), probabilities
+        return decide_without_evaluation_rows(loop.number, accepted_round, n_vanished, last=loop.last)
+    old, new = previous_model.evaluated(evaluation_rows), evaluation_rows.select(predictions)
     decision = compare_rounds(
         loop.number,
         accepted_round,
-        [old[candidate] for candidate in compared],
-        [probabilities[candidate].astype(np.float64) for candidate in compared],
+        old,
+        new,
         evaluation_rows.truth,
         evaluation_rows.groups,
+        weights=class_share_weights(evaluation_rows.truth, old_pool),
         changed_share=float((old_labels != new_labels).mean()),
         last=loop.last,
         params=params,
         seed=config.seed,
     )
-    correct = [
-        _mean_correct([of_round[candidate] for candidate in compared], evaluation_rows)
-        for of_round in (old, probabilities)
-    ]
-    return replace(decision, worth_in_labels=worth_of_round(data, evaluation_rows, correct, config)), probabilities
-
-
-def _mean_correct(
-    probabilities: Sequence[NDArray[np.floating[Any]]], evaluation_rows: EvaluationRows
-) -> NDArray[np.float64]:
-    """(n_evaluated,): the mean correctness over seeds and candidates; (n_seeds, n_evaluated, n_classes) each."""
-    as_floats = [of_candidate.astype(np.float64) for of_candidate in probabilities]
-    by_seed = mean_scores(as_floats, lambda of_seed: of_seed.argmax(axis=1) == evaluation_rows.truth)
-    mean: NDArray[np.float64] = by_seed.mean(axis=0)
-    return mean
+    correct = [(of_round.argmax(axis=1) == evaluation_rows.truth).astype(np.float64) for of_round in (old, new)]
+    return replace(decision, worth_in_labels=worth_of_round(data, evaluation_rows, correct, config))
 
 
 def _first_decision(loop: Loop, n_pool: int, n_evaluated: int) -> RoundDecision:
@@ -113,21 +116,6 @@ def _first_decision(loop: Loop, n_pool: int, n_evaluated: int) -> RoundDecision:
     return RoundDecision(0, "accepted", loop.last or n_pool == 0, reason, 0, n_evaluated)
 
 
-def with_more_seeds(
-    candidate: Candidate,
-    probabilities: dict[Candidate, NDArray[np.float32]],
-    evaluation_rows: EvaluationRows,
-    data: TrainingData,
-    params: TrainParams,
-    config: WorkspaceConfig,
-) -> dict[Candidate, NDArray[np.float32]]:
-    """The candidate's probabilities with the first seed, followed by those with further seeds."""
-    n_seeds = (params.decision_seeds or N_SEEDS[config.effort]) if data.rows.folds else 1
-    further = out_of_fold_with_seeds(data, candidate, range(1, n_seeds if not candidate.carried else 1))
-    further_probabilities = [calibrated(logits, evaluation_rows).astype(np.float32)[None] for logits in further]
-    return {candidate: np.concatenate([probabilities[candidate], *further_probabilities])}
-
-
 def worth_of_round(
     data: TrainingData,
     evaluation_rows: EvaluationRows,
@@ -136,7 +124,7 @@ def worth_of_round(
 ) -> Estimate | None:
     """How many labels the round's gain is worth; None with fewer than three folds or only validation rows.
 
-    correct: (n_evaluated,), mean correctness before and after the round.
+    correct: (n_evaluated,), correctness before and after the round.
     """
     n_folds = len(data.rows.folds)
     if n_folds < 3 or len(evaluation_rows.labeled_index) == 0:

@@ -29,7 +29,6 @@ from seedling.models.saving import Learner, make_learner
 from seedling.models.training import FitContext
 from seedling.parallel.cluster import on_cluster, over_cluster
 from seedling.parallel.executor import choose_executor, in_threads, pieces_at_once, this_process
-from seedling.parallel.pool import in_pieces
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats
 from seedling.train.fold_result import FailedFold, FoldResult
@@ -37,6 +36,7 @@ from seedling.train.tally import GRADIENT_LEARNERS, Candidate, Tally
 
 MIN_SECONDS_TO_DISTRIBUTE = 20.0  # shorter work is done before another process has received it
 MIN_SECONDS_TO_SAVE = 5.0  # results of longer work are saved, so that they survive a kill
+SOFT_LABEL_LEARNERS = ("nearest_neighbors",)  # they learn the probabilities of pseudo-labels, not the likeliest class
 NOT_FINITE = "it predicted NaN or infinite values"
 
 
@@ -89,7 +89,7 @@ class TrainingData:
 
         With two models, each half is labeled by the model that did not learn from it.
         """
-        learns_from_pool = candidate.loss == CONSISTENCY or (self.pseudo_labeled and not candidate.carried)
+        learns_from_pool = candidate.loss == CONSISTENCY or self.pseudo_labeled
         return 2 if learns_from_pool and len(self.rows.pool) else 1
 
     def fit_predict(self, learner: str, train_rows: NDArray[np.intp], test_rows: NDArray[np.intp]) -> Floats:
@@ -112,7 +112,12 @@ class TrainingData:
             self.label_weights(fold_index, candidate.loss) if candidate.loss in LABEL_WEIGHTED_LOSSES else None
         )
         chosen, targets, weights = self.rows.for_fold_model(
-            held_out_fold, fold_index, half, candidate.trained_on, label_weights
+            held_out_fold,
+            fold_index,
+            half,
+            candidate.trained_on,
+            label_weights,
+            soft=candidate.learner in SOFT_LABEL_LEARNERS,
         )
         if candidate.loss == "balanced":
             weights = balanced(targets, weights)
@@ -253,48 +258,6 @@ def _add_fold(
         of_candidate.pool[fold_index] = result.pool
         of_candidate.labeled_std[held_out] = result.labeled_std
         of_candidate.pool_std[fold_index] = result.pool_std
-
-
-def out_of_fold_with_seeds(data: TrainingData, candidate: Candidate, seed_numbers: Sequence[int]) -> list[Predictions]:
-    """The candidate's out-of-fold predictions with other seeds and other halves of the pool, without pool predictions.
-
-    seed_numbers: from 1 on. Raises Diverged if a training fails.
-    """
-    seeds = [derived_seed(data.context.seed, "decision", number) for number in seed_numbers]
-    folds, labeled = data.rows.folds, data.rows.labeled
-    task = ReseededFoldTask(replace(data, scratch=None, final_models={}), candidate)
-    fold_logits = iter(list(in_pieces(task, [*product(seeds, range(len(folds)))], here=in_threads)))
-    predictions_by_seed = []
-    for seed in seeds:
-        reseeded = task.reseeded(seed)
-        predictions = no_predictions(reseeded, pool_rows=0)
-        for fold, (held_out_logits, validation_logits) in zip(folds, fold_logits, strict=False):
-            predictions.labeled[reseeded.rows.fold[labeled] == fold] = held_out_logits
-            predictions.validation += validation_logits / len(folds)
-        predictions_by_seed.append(predictions)
-    return predictions_by_seed
-
-
-@dataclass(frozen=True)
-class ReseededFoldTask:
-    """Trains a candidate without one fold with another seed; any process can run it."""
-
-    data: TrainingData
-    candidate: Candidate
-
-    def reseeded(self, seed: int) -> TrainingData:
-        """The training data with this seed and with the pool cut into other halves."""
-        context = self.data.context.of_model(seed=seed)
-        return replace(self.data, rows=self.data.rows.with_new_halves(seed), context=context)
-
-    def __call__(self, task: tuple[int, int]) -> tuple[Floats, Floats]:
-        """Return the logits of the fold's rows and of the validation rows. task: the seed and the fold index."""
-        seed, fold_index = task
-        data = self.reseeded(seed)
-        fold, labeled = data.rows.folds[fold_index], data.rows.labeled
-        models = [data.fit(self.candidate, fold, fold_index, half) for half in range(data.n_models(self.candidate))]
-        held_out = labeled[data.rows.fold[labeled] == fold]
-        return mean_logits(models, data.inputs.take(held_out)), mean_logits(models, data.validation)
 
 
 def no_predictions(data: TrainingData, pool_rows: int) -> Predictions:

@@ -1,10 +1,10 @@
-"""The files of `models/<round>`: predictions, the candidates' probabilities, and training losses."""
+"""The files of `models/<round>`: predictions, the files of members, and training losses."""
 
 from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from seedling.dataset.fold_probabilities import list_column
 from seedling.dataset.generation import read_manifest
 from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
 from seedling.files.reading import read_frame, reading
 from seedling.files.writing import write_json
+from seedling.records.model import MemberRecord, ModelRecord
 from seedling.records.round_manifest import RoundManifestRecord, RoundRowsRecord
-from seedling.stats.statistics import Floats
+from seedling.stats.statistics import SMALLEST, Floats
 from seedling.train.cross_validation import Predictions
-from seedling.train.tally import Candidate, Tally
+from seedling.train.tally import Tally
 from seedling.workspace import (
-    CANDIDATE_PROBABILITIES,
     LOSSES,
+    MODEL,
     OUT_OF_FOLD,
     POOL_PREDICTIONS,
+    VALIDATION_PREDICTIONS,
     Workspace,
-    fold_predictions_file,
     half_folder,
 )
 
@@ -62,69 +64,71 @@ def write_predictions(
     pool_columns: dict[str, pa.Array[Any]] = {
         "id": pa.array(rows.ids[rows.pool].tolist(), pa.string()),
         "half": pa.array(rows.half[rows.pool], pa.int8()),
-        "probabilities": _list_column(by_row),
-        "dropout_std": _list_column(np.ascontiguousarray(predictions.pool_std.T, dtype=np.float32)),
+        "probabilities": list_column(by_row),
+        "dropout_std": list_column(np.ascontiguousarray(predictions.pool_std.T, dtype=np.float32)),
     }
     pq.write_table(pa.table(pool_columns), output / POOL_PREDICTIONS, compression="zstd")
 
 
-def _list_column(values: NDArray[np.float32]) -> pa.Array[Any]:
-    """A column of lists of equal length from (n_rows, length), without one Python object per row."""
-    n_rows, length = values.shape
-    offsets = np.arange(n_rows + 1, dtype=np.int32) * length
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values.ravel(), pa.float32()))
-
-
-def write_candidates(output: Path, probabilities: Mapping[Candidate, NDArray[np.float32]]) -> None:
-    """Write one row per candidate: its probabilities of the evaluation rows, for the comparison with the next round.
-
-    probabilities: (n_seeds, n_evaluated, n_classes) per candidate.
-    """
-    columns = {
-        "learner": pa.array([candidate.learner for candidate in probabilities], pa.string()),
-        "recipe": pa.array([list(candidate.trained_on) for candidate in probabilities], pa.list_(pa.string())),
-        "loss": pa.array([candidate.loss for candidate in probabilities], pa.string()),
-        "seeds": pa.array([len(by_seed) for by_seed in probabilities.values()], pa.int32()),
-        "probabilities": pa.array([by_seed.ravel() for by_seed in probabilities.values()], pa.list_(pa.float32())),
-    }
-    pq.write_table(pa.table(columns), output / CANDIDATE_PROBABILITIES, compression="zstd")
-
-
-def read_candidates(folder: Path, classes: int) -> dict[Candidate, Floats]:
-    """Read the file of `write_candidates`: (n_seeds, n_evaluated, n_classes) per candidate. classes: their number."""
-    frame = read_frame(folder / CANDIDATE_PROBABILITIES)[["learner", "recipe", "loss", "seeds", "probabilities"]]
-    return {
-        Candidate(learner, tuple(recipe), loss): np.asarray(
-            probabilities.astype(np.float64).reshape(seeds, -1, classes)
-        )
-        for learner, recipe, loss, seeds, probabilities in frame.itertuples(index=False, name=None)
-    }
-
-
-def write_carried(output: Path, candidate: Candidate, predictions: Predictions) -> None:
-    """Write the predictions of a candidate that later rounds do not train again."""
+def write_validation_predictions(output: Path, predictions: Predictions) -> None:
+    """Write the model's probabilities of the validation rows, followed by those of the out-of-scope rows."""
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in sorted(vars(predictions).items())}
-    save_file(arrays, output / fold_predictions_file(candidate.name))
+    save_file({"probabilities": predictions.validation.astype(np.float32)}, output / VALIDATION_PREDICTIONS)
 
 
-def read_carried(teacher: Path, candidate: Candidate) -> Predictions:
-    """Read the predictions that `write_carried` wrote in the round before."""
+def read_model_predictions(teacher: Path) -> tuple[Predictions, float]:
+    """Read the predictions of the previous round's model as logits, and the temperature that calibrates them.
+
+    The logits are the logarithm of the mean of its members' probabilities: the model's probabilities are the softmax
+    of logits / temperature.
+    """
     from safetensors.numpy import load_file
 
-    path = teacher / fold_predictions_file(candidate.name)
-    with reading(path):
-        return Predictions(**load_file(path))
+    temperature = ModelRecord.read(teacher / MODEL).temperature
+    out_of_fold, pool = read_frame(teacher / OUT_OF_FOLD), read_frame(teacher / POOL_PREDICTIONS)
+    with reading(teacher / VALIDATION_PREDICTIONS):
+        validation = load_file(teacher / VALIDATION_PREDICTIONS)["probabilities"]
+    labeled = out_of_fold[out_of_fold["split"] == "train"]
+
+    def logits(probabilities: NDArray[Any]) -> Floats:
+        as_floats = np.maximum(np.asarray(probabilities, dtype=np.float64), SMALLEST)
+        return np.asarray(temperature * np.log(as_floats))
+
+    n_classes = len(labeled["probabilities"].iloc[0])
+    std_by_fold = np.stack(pool["dropout_std"].tolist()).T if len(pool) else np.zeros((1, 0))
+    by_fold = np.stack(pool["probabilities"].tolist()) if len(pool) else np.zeros((0, n_classes))
+    predictions = Predictions(
+        labeled=logits(np.stack(labeled["probabilities"].tolist())),
+        validation=logits(validation),
+        pool=logits(by_fold.reshape(len(pool), -1, n_classes).transpose(1, 0, 2)),
+        labeled_std=labeled["dropout_std"].to_numpy(dtype=np.float64),
+        pool_std=np.asarray(std_by_fold, dtype=np.float64),
+    )
+    return predictions, temperature
 
 
-def copy_carried(teacher: Path, output: Path, candidate: Candidate) -> None:
-    """Copy a candidate's models and predictions unchanged."""
-    name = candidate.name
-    for source in [*teacher.glob(f"{half_folder('*')}/{name}.*"), teacher / fold_predictions_file(name)]:
-        target = output / source.relative_to(teacher)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+def members_with_votes(teacher: Path) -> tuple[MemberRecord, ...]:
+    """The members of the previous round's model; those of round 0 have one vote together."""
+    record = ModelRecord.read(teacher / MODEL)
+    total = sum(member.votes for member in record.members) if record.round == 0 else 1.0
+    return tuple(member.model_copy(update={"votes": member.votes / total}) for member in record.members)
+
+
+def copy_members(teacher: Path, output: Path, members: Sequence[MemberRecord]) -> None:
+    """Copy the files of the previous model's members."""
+    for member in members:
+        for source in teacher.glob(f"{half_folder('*')}/{member.file}.*"):
+            target = output / source.relative_to(teacher)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def read_label_weights(teacher: Path) -> Floats:
+    """(n_fold_models, n_labeled): the label weights of the round before; see `TrainingData.label_weights`."""
+    frame = read_frame(teacher / OUT_OF_FOLD)
+    by_row = np.stack(frame.loc[frame["split"] == "train", "label_weight_by_fold"].tolist())
+    return np.ascontiguousarray(by_row.T, dtype=np.float64)
 
 
 def write_losses(output: Path, tally: Tally) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,17 @@ from seedling.config.params import TrainParams
 from seedling.records.decision import ClassChangeRecord, DecisionRecord
 from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.stats.randomness import generator
-from seedling.stats.statistics import Difference, Estimate, Floats, Ints, log_loss_of_rows, paired_difference
+from seedling.stats.statistics import (
+    SMALLEST,
+    Difference,
+    Estimate,
+    Floats,
+    Ints,
+    log_loss_of_rows,
+    paired_difference,
+)
+
+MAX_CLASS_WEIGHT = 5.0  # of an evaluation row; a rarer class would let single rows decide
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,6 @@ class RoundDecision:
     log_loss: Difference | None = None
     classes: tuple[ClassChange, ...] = ()
     worth_in_labels: Estimate | None = None
-    seeds: int = 1
 
     @property
     def record(self) -> DecisionRecord:
@@ -61,100 +69,111 @@ class RoundDecision:
             log_loss=DifferenceRecord.of(self.log_loss) if self.log_loss else None,
             classes=tuple(class_change.record for class_change in self.classes),
             worth_in_labels=EstimateRecord.of(self.worth_in_labels, digits=1) if self.worth_in_labels else None,
-            seeds=self.seeds,
         )
 
 
-def compare_rounds(  # noqa: PLR0913  (the scores of both rounds, and what the rules depend on by name)
+def class_share_weights(truth: Ints, pool: Floats) -> Floats:
+    """(n_rows,), mean 1: weights that give the evaluation rows the class shares that the pool is expected to have.
+
+    w = (share of the row's class in the pool) / (its share among the evaluation rows), between 1 / `MAX_CLASS_WEIGHT`
+    and `MAX_CLASS_WEIGHT`. Labels are often drawn class by class, five of each, and a round that learns how frequent
+    the classes are looks harmful on such rows.
+
+    pool: (n_pool, n_classes), the accepted model's probabilities.
+    """
+    if len(pool) == 0 or len(truth) == 0:
+        return np.ones(len(truth))
+    shares = np.bincount(truth, minlength=pool.shape[1]) / len(truth)
+    ratio = pool.mean(axis=0) / np.maximum(shares, SMALLEST)
+    weights: Floats = np.clip(ratio, 1 / MAX_CLASS_WEIGHT, MAX_CLASS_WEIGHT)[truth]
+    normalized: Floats = weights / weights.mean()
+    return normalized
+
+
+def compare_rounds(  # noqa: PLR0913  (the probabilities of both rounds, and what the rules depend on by name)
     round_number: int,
     accepted_round: int,
-    old: Sequence[Floats],
-    new: Sequence[Floats],
+    old: Floats,
+    new: Floats,
     truth: Ints,
     groups: NDArray[np.str_],
     *,
+    weights: Floats,
     changed_share: float,
     last: bool,
     params: TrainParams,
     seed: int,
 ) -> RoundDecision:
-    """Reject the round if the paired bootstrap finds it worse, else accept it.
+    """Accept the round if its model has a lower log loss than the accepted model, with enough probability.
 
-    A row's score per seed is the mean over the learners that both rounds trained in the same way. The old round's
-    chosen model alone would look better than it is, since it was chosen on these rows, and the mean reduces each
-    learner's noise. The round is rejected if
+    The round is accepted if P(log loss is lower) ≥ `accept_if_p_better` in a paired bootstrap, and rejected
+    nevertheless if P(accuracy is lower) ≥ `reject_if_p_accuracy_worse` or if a class is harmed; see
+    `changes_by_class`. Rows are weighted; see `class_share_weights`.
 
-    - P(accuracy is lower by more than `margin`) ≥ `reject_if_p_accuracy_worse`, or
-    - P(accuracy is lower by more than `margin`) ≥ `reject_if_p_worse` and P(log loss is higher) ≥ `reject_if_p_worse`.
+    The log loss decides because it uses the whole prediction: with 30 rows, the difference in accuracy is two or three
+    rows and says nothing about the difference on other rows, while the difference in log loss does
+    (benchmarks/proving_ground.py). The loop stops after a rejection, if fewer than `converged_share` of the pool's
+    labels changed, or after the last round.
 
-    Log loss alone does not reject: pseudo-labels make a model more confident, which its temperature corrects. The loop
-    stops after a rejection, if fewer than `converged_share` of the pool's labels changed, or after the last round.
-
-    old, new: (n_seeds, n_rows, n_classes) out-of-fold probabilities of the same rows, one array per learner.
+    old, new: (n_rows, n_classes), out-of-fold probabilities of the accepted model and of this round's model.
+    weights: (n_rows,), mean 1.
     changed_share: share of the pool whose label changed.
     last: whether this is the last round.
     """
-    rng = generator(seed, "decision", round_number)
-    before, after = (mean_scores(of_round, lambda p: p.argmax(axis=1) == truth) for of_round in (old, new))
-    draws, margin, wrong = params.bootstrap_draws, params.margin, 1 / len(old)
+    draws = params.bootstrap_draws
+    before, after = (weights * (of_round.argmax(axis=1) == truth) for of_round in (old, new))
+    losses = [weights * log_loss_of_rows(of_round, truth) for of_round in (old, new)]
     accuracy = paired_difference(
-        before, after, groups, larger_is_better=True, draws=draws, rng=rng, margin=margin, wrong=wrong
+        before,
+        after,
+        groups,
+        larger_is_better=True,
+        draws=draws,
+        rng=generator(seed, "decision", round_number),
+        wrong=1.0,
     )
-    losses = [mean_scores(of_round, lambda p: log_loss_of_rows(p, truth)) for of_round in (old, new)]
-    log_loss = paired_difference(losses[0], losses[1], groups, larger_is_better=False, draws=draws, rng=rng)
-    class_rng = generator(seed, "classes", round_number)
-    classes = changes_by_class(before.mean(axis=0), after.mean(axis=0), truth, groups, params, class_rng)
-    n_seeds = max(len(before), len(after))
-    decision, stop, reason = _apply_rules(accuracy, log_loss, len(truth), n_seeds, changed_share, last, params)
-    if n_harmed := sum(class_change.harmed for class_change in classes):
-        reason += f"; significantly lower recall in {n_harmed} of {len(classes)} classes"
+    log_loss, reverse = (
+        paired_difference(
+            first, second, groups, larger_is_better=False, draws=draws, rng=generator(seed, "log loss", round_number)
+        )
+        for first, second in (losses, losses[::-1])
+    )
+    classes = changes_by_class(old, new, truth, groups, params, generator(seed, "classes", round_number))
+    rule = _Rule(accuracy, log_loss, reverse.probability_worse, len(truth), sum(change.harmed for change in classes))
+    decision, stop, reason = rule.apply(changed_share, last, params)
     used_round = round_number if decision == "accepted" else accepted_round
-    return RoundDecision(
-        round_number, decision, stop, reason, used_round, len(truth), accuracy, log_loss, classes, seeds=n_seeds
-    )
+    return RoundDecision(round_number, decision, stop, reason, used_round, len(truth), accuracy, log_loss, classes)
 
 
-def _apply_rules(
-    accuracy: Difference,
-    log_loss: Difference,
-    n_rows: int,
-    n_seeds: int,
-    changed_share: float,
-    last: bool,
-    params: TrainParams,
-) -> tuple[Literal["accepted", "rejected"], bool, str]:
-    """The decision, whether the loop stops, and the reason. See `compare_rounds`."""
-    points = f"accuracy {100 * accuracy.value:+.1f} points"
-    points += f" [{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}] on {n_rows} rows"
-    points += f", {n_seeds} seeds" if n_seeds > 1 else ""
-    worse = f"{points}: worse with probability {accuracy.probability_worse:.2f}"
-    if accuracy.probability_worse >= params.reject_if_p_accuracy_worse:
-        return "rejected", True, worse
-    if min(accuracy.probability_worse, log_loss.probability_worse) >= params.reject_if_p_worse:
-        worse += f"; log-loss {log_loss.value:+.3f}: worse with probability {log_loss.probability_worse:.2f}"
-        return "rejected", True, worse
-    if changed_share < params.converged_share:
-        return "accepted", True, f"{points}; converged: {100 * changed_share:.1f} % of the pool's labels changed"
-    if last:
-        return "accepted", True, f"{points}; this was the last round"
-    return "accepted", False, points
+@dataclass(frozen=True)
+class _Rule:
+    """The results that decide on a round. n_harmed: number of classes whose recall is significantly lower."""
 
+    accuracy: Difference
+    log_loss: Difference
+    probability_better: float
+    n_rows: int
+    n_harmed: int
 
-def mean_scores(probabilities: Sequence[Floats], score: Callable[[Floats], NDArray[Any]]) -> Floats:
-    """(n_seeds, n_rows): the mean score over the learners; a learner with one seed has the same score for all seeds.
-
-    probabilities: (n_seeds or 1, n_rows, n_classes) per learner.
-    score: maps (n_rows, n_classes) probabilities to (n_rows,) scores.
-    """
-    scores = [
-        np.stack([np.asarray(score(of_seed), dtype=np.float64) for of_seed in of_learner])
-        for of_learner in probabilities
-    ]
-    n_seeds = max(len(of_learner) for of_learner in scores)
-    mean: Floats = np.mean(
-        [np.broadcast_to(of_learner, (n_seeds, of_learner.shape[1])) for of_learner in scores], axis=0
-    )
-    return mean
+    def apply(
+        self, changed_share: float, last: bool, params: TrainParams
+    ) -> tuple[Literal["accepted", "rejected"], bool, str]:
+        """The decision, whether the loop stops, and the reason. See `compare_rounds`."""
+        accuracy, log_loss, needed = self.accuracy, self.log_loss, params.accept_if_p_better
+        points = f"accuracy {100 * accuracy.value:+.1f} points [{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}]"
+        result = f"log loss {log_loss.value:+.3f}, lower with probability {self.probability_better:.2f}"
+        on_rows = f"{points} on {self.n_rows} rows"
+        if self.probability_better < needed:
+            return "rejected", True, f"not clearly better: {result} (at least {needed:g} is needed); {on_rows}"
+        if accuracy.probability_worse >= params.reject_if_p_accuracy_worse:
+            return "rejected", True, f"{on_rows}: lower with probability {accuracy.probability_worse:.2f}; {result}"
+        if self.n_harmed:
+            harmed = "1 class" if self.n_harmed == 1 else f"{self.n_harmed} classes"
+            return "rejected", True, f"significantly lower recall in {harmed}; {result}; {on_rows}"
+        better = f"{result}; {on_rows}"
+        if changed_share < params.converged_share:
+            return "accepted", True, f"{better}; converged: {100 * changed_share:.1f} % of the pool's labels changed"
+        return "accepted", last, f"{better}; this was the last round" if last else better
 
 
 def changes_by_class(
@@ -165,17 +184,18 @@ def changes_by_class(
     params: TrainParams,
     rng: np.random.Generator,
 ) -> tuple[ClassChange, ...]:
-    """The change of each class's recall, after minus before. old, new: (n_rows,), correctness from 0 to 1.
+    """The change of each class's recall, after minus before. old, new: (n_rows, n_classes), probabilities.
 
     A class is harmed if P(recall is lower) ≥ 1 − (1 − `reject_if_p_accuracy_worse`) / n_classes. The division is a
     Bonferroni correction: of fifty classes, some lose rows by chance.
     """
     changes = []
+    before, after = ((of_round.argmax(axis=1) == truth).astype(np.float64) for of_round in (old, new))
     present = np.unique(truth)
     limit = 1 - (1 - params.reject_if_p_accuracy_worse) / len(present)
     for label in present:
         rows = np.flatnonzero(truth == label)
-        change = paired_difference(old[rows], new[rows], groups[rows], larger_is_better=True, draws=500, rng=rng)
+        change = paired_difference(before[rows], after[rows], groups[rows], larger_is_better=True, draws=500, rng=rng)
         harmed = len(rows) > 1 and change.probability_worse >= limit
         changes.append(ClassChange(int(label), len(rows), change, bool(harmed)))
     return tuple(changes)

@@ -41,10 +41,8 @@ class Candidate:
         """The name in file names and in the file of seconds."""
         return "-".join([self.learner, *self.trained_on, self.loss])
 
-    @property
-    def carried(self) -> bool:
-        """Whether later rounds reuse the model of round 0, since gradient descent is too expensive to repeat."""
-        return self.learner in GRADIENT_LEARNERS
+
+PREVIOUS_MODEL = Candidate("previous_model", ())  # the accepted model of the round before, as a member
 
 
 class Tally:

@@ -17,7 +17,6 @@ from seedling.parallel.cluster import on_cluster
 from seedling.parallel.executor import pieces_at_once, this_process
 from seedling.progress import Progress
 from seedling.records.candidates import LeftOutRecord
-from seedling.train import files
 from seedling.train.candidates import (
     BUDGET_SECONDS,
     MIN_PRETRAINING_IMAGES,
@@ -27,7 +26,8 @@ from seedling.train.candidates import (
     predicted_seconds,
     within_budget,
 )
-from seedling.train.choice import Choice, EvaluationRows, best_per_learner, choose
+from seedling.train.choice import Choice, EvaluationRows, best_per_learner, blend, choose
+from seedling.train.comparison import Loop, PreviousModel
 from seedling.train.cross_validation import (
     Predictions,
     TrainingData,
@@ -44,10 +44,11 @@ from seedling.workspace import half_folder
 class Trial:
     """The cross-validated candidates, and those left out, with predicted seconds or the reason of failure.
 
-    saved: candidates whose final models are written.
+    round_number: of this round; saved: candidates whose final models are written.
     """
 
     data: TrainingData
+    round_number: int = 0
     trained: dict[Candidate, Predictions] = field(default_factory=dict)
     left_out: dict[Candidate, float | str] = field(default_factory=dict)
     saved: set[Candidate] = field(default_factory=set)
@@ -60,6 +61,11 @@ class Trial:
         trained, failed = cross_validate(data, candidates, seconds)
         self.trained.update(trained)
         self.left_out.update(failed)
+
+    def file_of(self, candidate: Candidate) -> str:
+        """The name of a candidate's files, without suffix: they lie beside those of earlier rounds."""
+        number = self.round_number
+        return candidate.name if number == 0 else f"{candidate.name}-round{number}"
 
     def left_out_records(self) -> tuple[LeftOutRecord, ...]:
         """The entries of `left_out` in candidates.json."""
@@ -79,40 +85,27 @@ def try_candidates(
     params: TrainParams,
     config: WorkspaceConfig,
     evaluation_rows: EvaluationRows,
-    teacher: Path | None,
+    loop: Loop,
     progress: Progress,
 ) -> Trial:
-    """Cross-validate the round's candidates within its budget.
-
-    Later rounds also reuse the carried models of the teacher.
-    """
+    """Cross-validate the round's candidates: in round 0 those within its budget, later those that use pseudo-labels."""
+    trial = Trial(data, loop.number)
+    if loop.teacher is not None:
+        candidates = later_candidates(params, loop.teacher)
+        trial.run(candidates, _seconds(candidates, data), progress)
+        return trial
     budget = params.budget_seconds or BUDGET_SECONDS[config.effort]
-    members: list[Candidate] = []
-    dropped: dict[Candidate, str] = {}
-    if teacher is None:
-        candidates = first_candidates(
-            params,
-            config,
-            data.rows,
-            has_mixin=data.context.mixin is not None,
-            has_encoder=isinstance(data.context.maker, EncodedFeatures),
-        )
-    else:
-        later = later_candidates(teacher)
-        members, dropped = later.members, later.dropped
-        candidates = [*members, *later.others]
-    carried = {
-        candidate: files.read_carried(teacher, candidate)
-        for candidate in candidates
-        if teacher is not None and candidate.carried
-    }
-    candidates = [candidate for candidate in candidates if candidate not in carried]
-    # Members of the accepted ensemble are always tried: without them, no comparison would show that a round is worse.
-    at_least = max(1, sum(candidate in members for candidate in candidates))
-    affordable, seconds, left_out = within_budget(candidates, data, budget, at_least=at_least)
-    trial = Trial(data, carried, {**dropped, **left_out})
+    candidates = first_candidates(
+        params,
+        config,
+        data.rows,
+        has_mixin=data.context.mixin is not None,
+        has_encoder=isinstance(data.context.maker, EncodedFeatures),
+    )
+    affordable, seconds, left_out = within_budget(candidates, data, budget)
+    trial.left_out.update(left_out)
     _run_pretrained(trial, affordable, progress)
-    if teacher is None and trial.trained and len(evaluation_rows.truth):
+    if trial.trained and len(evaluation_rows.truth):
         further = further_candidates(params, config, data.rows, best_per_learner(trial.trained, evaluation_rows))
         affordable, seconds, left_out = within_budget(further, data, budget - seconds, at_least=0)
         trial.left_out.update(left_out)
@@ -166,16 +159,19 @@ def _pretrained(data: TrainingData, candidates: Sequence[Candidate], progress: P
 
 
 def choose_and_fit(
-    trial: Trial, evaluation_rows: EvaluationRows, seed: int, teacher: Path | None, output: Path
+    trial: Trial, evaluation_rows: EvaluationRows, seed: int, previous_model: PreviousModel | None, output: Path
 ) -> Choice:
     """Choose among the candidates and write the final models to `output`.
 
-    A candidate whose final training fails is removed and the choice is repeated. Raises Diverged if no candidate is
-    left.
+    In a later round, all learners that were trained join the previous model. A candidate whose final training fails is
+    removed and the choice is repeated. Raises Diverged if no candidate is left.
     """
     while trial.trained:
-        choice = choose(trial.trained, evaluation_rows, seed)
-        failed = _fit_final_models(trial, choice, teacher, output)
+        if previous_model is None:
+            choice = choose(trial.trained, evaluation_rows, seed)
+        else:
+            choice = blend(previous_model.logits, previous_model.votes, trial.trained, evaluation_rows)
+        failed = _fit_final_models(trial, choice, output)
         if not failed:
             trial.data.final_models.clear()  # of candidates that were not chosen
             return choice
@@ -188,20 +184,11 @@ def choose_and_fit(
     )
 
 
-def _fit_final_models(trial: Trial, choice: Choice, teacher: Path | None, output: Path) -> dict[Candidate, str]:
-    """Fit and save the members and all carried candidates, chosen or not; return the reason of each that failed."""
-    needed = [
-        candidate
-        for candidate in trial.trained
-        if (candidate in choice.members or candidate.carried) and candidate not in trial.saved
-    ]
-    if teacher is not None:
-        for candidate in [candidate for candidate in needed if candidate.carried]:
-            files.copy_carried(teacher, output, candidate)
-            trial.saved.add(candidate)
+def _fit_final_models(trial: Trial, choice: Choice, output: Path) -> dict[Candidate, str]:
+    """Fit and save the members that this round trained; return the reason of each that failed."""
+    needed = [candidate for candidate in trial.trained if candidate in choice.members and candidate not in trial.saved]
     failed: dict[Candidate, str] = {}
-    fitted = take_final_models(trial.data, [candidate for candidate in needed if candidate not in trial.saved])
-    for candidate, models in fitted.items():
+    for candidate, models in take_final_models(trial.data, needed).items():
         if isinstance(models, Diverged):
             failed[candidate] = str(models)
             continue
@@ -209,8 +196,6 @@ def _fit_final_models(trial: Trial, choice: Choice, teacher: Path | None, output
         predictions.pool[-1] = pool_logits(trial.data, models)
         predictions.pool_std[-1] = pool_std(trial.data, models)
         for half, model in enumerate(models):
-            save_learner(model, output / half_folder(half) / candidate.name)
-        if candidate.carried:
-            files.write_carried(output, candidate, predictions)
+            save_learner(model, output / half_folder(half) / trial.file_of(candidate))
         trial.saved.add(candidate)
     return failed

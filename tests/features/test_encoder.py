@@ -148,11 +148,15 @@ def test_texts_that_share_no_word_have_features(of_texts: Path, tmp_path: Path) 
 def test_encoded_features_come_back_from_disk(
     modality: Modality, of_texts: Path, of_images: Path, tmp_path: Path
 ) -> None:
-    """Length 1, half the weight on colors or words; the saved maker gives the same rows."""
+    """Length 1; colors weigh a quarter of the encoder, words half of it; the saved maker gives the same rows."""
     folder, payloads = (of_texts, TEXTS) if modality == "text" else (of_images, IMAGES)
     maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(folder)), modality, tmp_path))
     made = maker.fit_transform(payloads).features
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
+    n_encoder, factor = maker.encoder_block
+    weight = np.linalg.norm(made[:, n_encoder:], axis=1) / np.linalg.norm(made[:, :n_encoder], axis=1)
+    np.testing.assert_allclose(weight, {"text": 0.5, "image": 0.25}[modality], rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(factor * made[:, :n_encoder], axis=1), 1.0, atol=1e-5)
     (tmp_path / "models" / "0").mkdir(parents=True)
     save_features(maker, tmp_path / "models" / "0")
     again = load_features(tmp_path / "models" / "0", modality, tmp_path).transform(payloads).features

@@ -31,7 +31,7 @@ NAMES = [
     "pickle",
 ]
 SITE = """
-pipeline_version: 17
+pipeline_version: 18
 modality: text
 scrape:
   sources:

@@ -51,7 +51,7 @@ def workspace(tmp_path: Path) -> Path:
     rows += ["lost", "too,many,cells,here", rows[0]]
     (tmp_path / "data" / "rows.csv").write_text("text,label,split\n" + "\n".join(rows) + "\n")
     (tmp_path / "params.yaml").write_text(
-        "pipeline_version: 17\nmodality: text\nscrape: {sources: [{kind: table, path: rows.csv}]}\n"
+        "pipeline_version: 18\nmodality: text\nscrape: {sources: [{kind: table, path: rows.csv}]}\n"
     )
     generations, config = tmp_path / "generations", WorkspaceConfig(modality="text")
     params = ScrapeParams.model_validate({"sources": [{"kind": "table", "path": "rows.csv"}]})

@@ -71,7 +71,7 @@ def workspace(folder: Path, modality: Modality) -> Path:
     """A workspace of which scrape and validate are done."""
     folder.mkdir()
     (folder / "params.yaml").write_text(
-        f"pipeline_version: 17\nmodality: {modality}\nscrape: {{sources: [{{kind: folder}}]}}\n"
+        f"pipeline_version: 18\nmodality: {modality}\nscrape: {{sources: [{{kind: folder}}]}}\n"
     )
     for stage in ("scrape", "validate"):
         image_arrays = stage == "scrape" or modality == "text"
@@ -113,7 +113,7 @@ def test_an_export_that_is_read_back_is_the_same(
     data = tmp_path / "data" / inner
     lines = "\n".join(f"    - {line}" for line in _sources(data, modality, None, TableOptions()))
     params = data.parent / "params.yaml"
-    params.write_text(f"pipeline_version: 17\nmodality: {modality}\nscrape:\n  sources:\n{lines}\n")
+    params.write_text(f"pipeline_version: 18\nmodality: {modality}\nscrape:\n  sources:\n{lines}\n")
     scrape(load(data.parent).scrape, WorkspaceConfig(modality=modality), data=data, output=tmp_path / "back" / "scrape")
     assert as_records(tmp_path / "back" / "scrape") == as_records(made / "generations" / "scrape")
 

@@ -76,7 +76,7 @@ HARMLESS: list[dict[str, Any]] = [
 def test_a_secret_that_is_written_out_is_refused(source: dict[str, Any], place: str, tmp_path: Path) -> None:
     """params.yaml is not read any further: the message has the place and the remedy, and nothing of the value."""
     (tmp_path / "params.yaml").write_text(
-        json.dumps({"pipeline_version": 17, "modality": "text", "scrape": {"sources": [source]}})
+        json.dumps({"pipeline_version": 18, "modality": "text", "scrape": {"sources": [source]}})
     )
     with pytest.raises(InputError) as refused:
         params.load(tmp_path)
@@ -126,7 +126,7 @@ def test_an_error_of_the_file_does_not_quote_the_secret(tmp_path: Path) -> None:
         == '  x-api-key: "…\nb: …\nc: plain'
     )
     path.write_text(
-        "pipeline_version: 17\nmodality: text\nscrape: {sources: [{kind: folder}]}\nnotify: {webhook: 'https://hooks.example/T0/B0/hunter2'}\n"
+        "pipeline_version: 18\nmodality: text\nscrape: {sources: [{kind: folder}]}\nnotify: {webhook: 'https://hooks.example/T0/B0/hunter2'}\n"
     )
     with pytest.raises(InputError, match="environment variable") as refused:
         params.load(tmp_path)

@@ -33,7 +33,7 @@ def workspace(source: Path, modality: Modality = "text", options: TableOptions |
     folder = source.parent if source.is_file() else source
     listed = "\n".join(f"    - {line}" for line in lines)
     (folder.parent / "params.yaml").write_text(
-        f"pipeline_version: 17\nmodality: {modality}\nscrape:\n  sources:\n{listed}\n"
+        f"pipeline_version: 18\nmodality: {modality}\nscrape:\n  sources:\n{listed}\n"
     )
     return folder.parent
 

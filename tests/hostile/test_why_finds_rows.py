@@ -19,7 +19,7 @@ STARTS = ("labeled/cafe", "labeled/[old]/1", "labeled/[old]/2")  # of the origin
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """Three rows, one with a decomposed name, and two whose names a terminal would act on."""
-    (tmp_path / "params.yaml").write_text("pipeline_version: 17\nmodality: text\nscrape: {sources: [{kind: folder}]}\n")
+    (tmp_path / "params.yaml").write_text("pipeline_version: 18\nmodality: text\nscrape: {sources: [{kind: folder}]}\n")
     names = [
         unicodedata.normalize("NFD", "labeled/café/été.txt"),
         "labeled/[old]/1.txt",

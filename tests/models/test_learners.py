@@ -10,10 +10,14 @@ import pytest
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
 from sklearn.semi_supervised import LabelSpreading
 from sklearn.svm import SVC
 
+from seedling.config.params import EncoderParams
 from seedling.features.classical import ImageFeatures, Inputs, TextFeatures, dense, hog
+from seedling.features.encoded_features import COLOR_COLUMNS, EncodedFeatures
+from seedling.features.encoder_handle import EncoderHandle
 from seedling.media.images import encode
 from seedling.models.heads import Head, hard_rows, make_estimator
 from seedling.models.instance_based import SupportVectorMachine
@@ -97,6 +101,25 @@ def test_a_machine_on_soft_labels_is_scikit_learns_with_or_without_its_kernel_ma
         np.repeat(rows, 3, axis=0), np.tile(np.arange(3), 90), sample_weight=labels.ravel()
     )
     assert learner.logits(Inputs(rows)) == pytest.approx(peer.decision_function(rows), abs=1e-3)
+
+
+def test_encoder_regression_is_scikit_learns_on_the_encoders_columns_alone() -> None:
+    """Rows of length 1 with a surface block of weight .25: the same scores, and the surface columns do not matter."""
+    rng = np.random.default_rng(0)
+    surface = np.float32(0.25) * normalize(rng.normal(size=(60, COLOR_COLUMNS)))
+    encoder = normalize(rng.normal(size=(60, 12)) + 2 * np.eye(12)[np.arange(60) % 3])
+    features = normalize(np.concatenate([encoder, surface], axis=1)).astype(np.float32)
+    handle = EncoderHandle(EncoderParams(model="none"), "image", Path())
+    maker = EncodedFeatures(handle, center=np.zeros(12 + COLOR_COLUMNS, np.float32), surface_weight=0.25)
+    targets = np.eye(3)[np.arange(60) % 3]
+    learner = make_learner("encoder_regression", FitContext(3, maker=maker))
+    learner.fit(Inputs(features), targets, np.ones(60))
+    peer = LogisticRegression(C=10, tol=1e-3, max_iter=200).fit(encoder, np.arange(60) % 3)
+    scores = learner.logits(Inputs(features))
+    assert scores == pytest.approx(peer.decision_function(encoder), abs=0.05)
+    other = features.copy()
+    other[:, 12:] = 0
+    assert np.array_equal(learner.logits(Inputs(other)), scores)
 
 
 def test_nearest_neighbors_agree_with_scikit_learns() -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from round_records import candidate, candidates_record, difference, estimate
+from round_records import candidate, candidates_record, estimate
 
 from seedling.records.gate import Check
-from seedling.records.intervals import DifferenceRecord
 from seedling.records.notes import (
     chosen_accuracy,
     decision_note,
@@ -20,13 +19,13 @@ from seedling.records.notes import (
 
 
 @pytest.mark.parametrize(
-    ("round_number", "decision", "reason", "change", "accuracy", "note"),
+    ("round_number", "decision", "reason", "compared", "accuracy", "note"),
     [
         (
             0,
             "accepted",
             "the start, cross-validated",
-            None,
+            False,
             0.857,
             "round 0: the model to beat (cross-validated accuracy 0.857)",
         ),
@@ -34,7 +33,7 @@ from seedling.records.notes import (
             0,
             "accepted",
             "the start, cross-validated; the pool is empty, so there is nothing to pseudo-label",
-            None,
+            False,
             0.9,
             "round 0: the model to beat (cross-validated accuracy 0.900); the pool is empty, so there is nothing to "
             "pseudo-label",
@@ -43,23 +42,20 @@ from seedling.records.notes import (
             0,
             "accepted",
             "the start; no labeled row can be held out",
-            None,
+            False,
             None,
             "round 0: the model to beat; no labeled row can be held out",
         ),
-        (1, "accepted", "R", difference(-0.05, -0.1, 0.04), None, "accepted, not clearly worse: R"),
-        (1, "accepted", "R", difference(0.013, 0.0, 0.04), None, "accepted, not worse: R"),
-        (1, "accepted", "R", difference(0.05, 0.01, 0.1), None, "accepted, better: R"),
-        (1, "accepted", "R", difference(0.0, 0.0, 0.0), None, "accepted, no change: R"),
-        (1, "rejected", "R", difference(-0.1, -0.2, 0.0), None, "rejected: R"),
-        (1, "skipped", "R", None, None, "skipped: R"),
+        (1, "accepted", "R", True, None, "accepted: R"),
+        (1, "rejected", "R", True, None, "rejected: R"),
+        (1, "skipped", "R", False, None, "skipped: R"),
     ],
 )
 def test_the_note_of_a_decision_says_why(
-    round_number: int, decision: str, reason: str, change: DifferenceRecord | None, accuracy: float | None, note: str
+    round_number: int, decision: str, reason: str, compared: bool, accuracy: float | None, note: str
 ) -> None:
-    """An accepted round may have a lower accuracy, so the note says what "accepted" means."""
-    assert decision_note(round_number, decision, reason, change, accuracy) == note
+    """The reason holds the probability that the rule compares with its limit."""
+    assert decision_note(round_number, decision, reason, compared, accuracy) == note
 
 
 def test_the_accuracy_of_a_round_is_that_of_the_chosen_vote(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from benches import evaluation_rows, labeled, predictions, training_data
 
 from seedling.config.params import TrainParams
 from seedling.features.classical import Inputs
-from seedling.stats.statistics import softmax
-from seedling.train.choice import abstention, choose, greedy
+from seedling.stats.statistics import fit_temperature, softmax
+from seedling.train.choice import abstention, blend, choose, greedy
 from seedling.train.learning_curve import learning_curve, worth_in_labels
-from seedling.train.round_decision import compare_rounds, decide_without_evaluation_rows, mean_scores
+from seedling.train.round_decision import compare_rounds, decide_without_evaluation_rows
 from seedling.train.step_contributions import step_contributions
-from seedling.train.tally import Candidate
+from seedling.train.tally import PREVIOUS_MODEL, Candidate
 
 
 def test_the_greedy_selection_takes_learners_that_complement_each_other() -> None:
@@ -91,23 +91,40 @@ def test_what_a_gain_is_worth_in_labels_by_hand() -> None:
     assert flat is None, "if more labels do not help, the exponent is unknown"
 
 
-def test_classes_with_a_significantly_lower_recall_are_counted() -> None:
-    """Of 200 rows per class, class 1 loses 40 correct rows and class 0 gains 40: the sum is 0, class 1 is harmed."""
+def test_a_round_that_harms_a_class_is_rejected() -> None:
+    """Of 200 rows per class, class 1 loses 40 correct rows and class 0 gains 60: better in all, but class 1 is harmed."""
     truth = np.repeat([0, 1], 200)
     number = np.arange(400) % 200
     old = np.where(truth == 0, number < 120, number < 160)
-    new = np.where(truth == 0, number < 160, number < 120)
+    new = np.where(truth == 0, number < 180, number < 120)
     both = [softmax(6 * np.where(correct[:, None], np.eye(2)[truth], np.eye(2)[1 - truth])) for correct in (old, new)]
     decision = compare_rounds(
-        1, 0, [both[0][None]], [both[1][None]], truth, np.arange(400).astype(str),
-        changed_share=0.5, last=False, params=TrainParams(bootstrap_draws=500), seed=0,
+        1, 0, *both, truth, np.arange(400).astype(str),
+        weights=np.ones(400), changed_share=0.5, last=False, params=TrainParams(bootstrap_draws=500), seed=0,
     )  # fmt: skip
-    assert decision.decision == "accepted"
+    assert decision.decision == "rejected"
     assert [(change.label, change.harmed, round(change.change.value, 6)) for change in decision.classes] == [
-        (0, False, 0.2),
+        (0, False, 0.3),
         (1, True, -0.2),
     ]
-    assert "significantly lower recall in 1 of 2 classes" in decision.reason
+    assert decision.reason.startswith("significantly lower recall in 1 class; log loss -")
+
+
+def test_a_later_model_is_the_vote_of_the_previous_one_and_each_new_learner() -> None:
+    """Votes 3 : 1 : 1; the previous model is calibrated already, so its logits get the temperature 1."""
+    truth = np.arange(60) % 2
+    logits = {name: np.random.default_rng(number).normal(size=(60, 2)) for number, name in enumerate("abc")}
+    learners = [Candidate("logistic_regression", ("collected",)), Candidate("nearest_neighbors", ("collected",))]
+    previous = predictions(logits["a"])
+    trained = {learner: predictions(logits[name]) for learner, name in zip(learners, "bc", strict=True)}
+    choice = blend(previous, 3.0, trained, evaluation_rows(truth))
+    assert choice.members == (PREVIOUS_MODEL, *learners)
+    assert (choice.votes, choice.temperatures[0]) == ((3.0, 1.0, 1.0), 1.0)
+    temperatures = [fit_temperature(logits[name], truth) for name in "bc"]
+    parts = [softmax(logits["b"] / temperatures[0]), softmax(logits["c"] / temperatures[1])]
+    mean = (3 * softmax(logits["a"]) + parts[0] + parts[1]) / 5
+    combined = choice.combine({PREVIOUS_MODEL: previous, **trained})
+    assert combined.labeled == pytest.approx(softmax(np.log(mean) / choice.temperature))
 
 
 def test_a_round_without_evaluation_rows_is_rejected_if_classes_vanish() -> None:
@@ -115,13 +132,6 @@ def test_a_round_without_evaluation_rows_is_rejected_if_classes_vanish() -> None
     assert decide_without_evaluation_rows(1, 0, 2, last=False).decision == "rejected"
     accepted = decide_without_evaluation_rows(1, 0, 0, last=True)
     assert (accepted.decision, accepted.accepted_round, accepted.stop, accepted.rows) == ("accepted", 1, True, 0)
-
-
-def test_a_learner_with_one_seed_has_the_same_score_for_all_seeds() -> None:
-    """Two learners on one row: correct with both seeds, and with the first only: 1 and 1/2."""
-    both_seeds, first_seed = np.array([[[0.9, 0.1]]]), np.array([[[0.9, 0.1]], [[0.2, 0.8]]])
-    scores = mean_scores([both_seeds, first_seed], lambda probabilities: probabilities[:, 0] > 0.5)
-    assert scores.tolist() == [[1.0], [0.5]]
 
 
 def test_a_steps_contribution_is_paired_over_the_learners_with_and_without_it() -> None:

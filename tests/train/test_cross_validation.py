@@ -26,7 +26,6 @@ from seedling.train.cross_validation import (
     TrainingData,
     cross_validate,
     fit_final_models,
-    out_of_fold_with_seeds,
 )
 from seedling.train.tally import Candidate
 from seedling.train.trial import Trial, choose_and_fit
@@ -282,19 +281,6 @@ def test_a_failed_final_training_fits_no_other_model_again(tmp_path: Path) -> No
     choice = choose_and_fit(trial, EvaluationRows(no_rows, no_rows, no_rows.astype(str), np.ones(0)), 0, None, tmp_path)
     assert [member.learner for member in choice.members] == ["logistic_regression"]
     assert Counter(fitted) == {"logistic_regression": 6, "svm": 6}
-
-
-def test_another_seed_changes_only_learners_that_use_it() -> None:
-    """Without a pool, logistic regression is the same with each seed, and a random forest is not."""
-    rows, inputs, _ = labeled(40, wrong=(0, 7, 12, 21, 30))
-    data = training_data(rows, inputs)
-    tried = [Candidate(name, ("collected",)) for name in ("logistic_regression", "random_forest")]
-    first, _ = cross_validate(data, tried)
-    same = [
-        np.array_equal(out_of_fold_with_seeds(data, candidate, [1])[0].labeled, first[candidate].labeled)
-        for candidate in tried
-    ]
-    assert same == [True, False]
 
 
 def test_the_only_visible_row_of_a_class_has_an_average_label_weight() -> None:

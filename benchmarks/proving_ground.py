@@ -1,0 +1,636 @@
+"""Measure choices of the method on many small tasks: chosen on some sources of data, proven on others.
+
+    python benchmarks/proving_ground.py --data FOLDER --backbone FOLDER [--draws 5] [--cache FOLDER]
+
+FOLDER holds one folder per set with data.parquet (id, split, label, and text or image), and `bccd` with annotated
+images of blood cells. Each task draws classes, labels per class, the pool and the test rows from one source; some
+tasks have unequal classes or wrong labels. Whole sources are either in "choose" or in "prove": a change of the method
+is made if it helps on the first, and kept if it helps on the second, too.
+
+The tasks run the code of the stages `train` and `pseudo_label` on features that are computed once: no files, gates or
+fine-tuning, so that hundreds of tasks take minutes. Peers get the features of the same encoder. All systems are
+evaluated on the same test rows, which no choice uses. A model harms a task if it is less accurate than round 0 by more
+than one standard error of the paired difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import sysconfig
+import tempfile
+import time
+import warnings
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from few_labels import SUPERVISED_PEERS
+from numpy.typing import NDArray
+from PIL import Image
+from record import Measurement, mean_with_interval, write
+
+from seedling.config.params import EncoderParams, PseudoLabelParams, TrainParams
+from seedling.dataset.training_rows import TrainingRows, pool_halves
+from seedling.features.classical import Inputs
+from seedling.features.encoded_features import COLOR_COLUMNS, SURFACE_WEIGHTS, EncodedFeatures
+from seedling.features.encoder_handle import EncoderHandle
+from seedling.models.model import soft_vote
+from seedling.models.training import FitContext
+from seedling.pseudo_label import choose_filter, difficulty_weights
+from seedling.pseudo_label.teacher import TeacherPredictions, refine
+from seedling.stats.statistics import SMALLEST, Floats
+from seedling.train.choice import Choice, EvaluationRows, blend, choose
+from seedling.train.cross_validation import (
+    Predictions,
+    TrainingData,
+    cross_validate,
+    fit_final_models,
+    mean_logits,
+    pool_logits,
+)
+from seedling.train.round_decision import class_share_weights, compare_rounds, decide_without_evaluation_rows
+from seedling.train.tally import PREVIOUS_MODEL, Candidate
+from seedling.validate.splits import assign_folds
+
+LABELS_PER_CLASS = (1, 5, 10, 40)
+MAX_LABELS, MAX_POOL, MAX_TEST = 400, 1_000, 700
+MAX_TRAIN_ROWS, MAX_TEST_ROWS = 3_000, 1_000  # of a source
+FOLDS, ROUNDS = 5, 2
+PACKAGES = ("scipy", "sklearn", "pandas", "torch", "prefect", "numpy", "transformers")
+VARIANTS = (  # of the tasks of a source, by draw: largest over smallest class, and share of wrong labels
+    (1, 0.0),
+    (1, 0.0),
+    (5, 0.0),
+    (1, 0.1),
+    (20, 0.2),
+)
+FIRST_LEARNERS = ("logistic_regression", "encoder_regression", "svm")
+LATER_LEARNERS = ("logistic_regression", "nearest_neighbors")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of tasks. half: choose or prove; change: what is done to its rows; max_classes: of a task."""
+
+    name: str
+    half: str
+    change: str = ""
+    max_classes: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The name with the change."""
+        return f"{self.name} {self.change}".strip()
+
+
+SOURCES = (
+    Source("trashnet", "choose"),
+    Source("trashnet", "choose", "gray"),
+    Source("hwu64", "choose", max_classes=12),
+    Source("hwu64", "choose", "six words", max_classes=12),
+    Source("sms_spam", "choose"),
+    Source("docstrings", "choose"),
+    Source("clusters", "choose"),
+    Source("clothing_small", "prove"),
+    Source("clothing_small", "prove", "blurred"),
+    Source("banking77_oos", "prove", max_classes=10),
+    Source("advisory_severity", "prove"),
+    Source("cells", "prove"),
+    Source("digits", "prove"),
+    Source("stripes", "prove"),
+)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of a source: encoder (n, d), surface (n, s) of colors or words, labels and is_test (n,)."""
+
+    encoder: Floats
+    surface: Floats
+    labels: NDArray[np.str_]
+    is_test: NDArray[np.bool_]
+
+
+# ------------------------------------------------------------------------------------------------------------ sources
+
+
+def read_set(folder: Path, max_train: int = MAX_TRAIN_ROWS, max_test: int = MAX_TEST_ROWS) -> pd.DataFrame:
+    """Return a sample of the train and test rows of a set."""
+    frame = pd.read_parquet(folder / "data.parquet")
+    parts = [frame[frame["split"] == split] for split in ("train", "test")]
+    sizes = (max_train, max_test)
+    return pd.concat(
+        [part.sample(min(len(part), size), random_state=0) for part, size in zip(parts, sizes, strict=True)]
+    )
+
+
+def shuffled(rows: list[tuple[bytes | str, str]], kind: str) -> pd.DataFrame:
+    """Return rows without duplicates as a frame; a third of them are test rows."""
+    frame = pd.DataFrame(rows, columns=[kind, "label"]).drop_duplicates(kind).sample(frac=1, random_state=0)
+    return frame.assign(split=np.where(np.arange(len(frame)) < len(frame) / 3, "test", "train"))
+
+
+def docstrings(_: Path) -> pd.DataFrame:
+    """Docstrings of installed packages, with the package as class: long texts with overlapping vocabulary."""
+    packages, rows = Path(sysconfig.get_path("purelib")), []
+    for package in PACKAGES:
+        texts: list[str] = []
+        files = sorted((packages / package).rglob("*.py"))
+        for file in np.random.default_rng(0).permutation(np.array(files, dtype=object))[:300]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    tree = ast.parse(file.read_text(encoding="utf-8", errors="ignore"))
+                except SyntaxError:
+                    continue
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    words = (ast.get_docstring(node) or "").split()
+                    texts += [" ".join(words)] if len(words) > 12 else []
+        rows += [(text, package) for text in np.random.default_rng(1).permutation(np.array(texts, dtype=object))[:450]]
+    return shuffled(rows, "text")
+
+
+def cells(data: Path) -> pd.DataFrame:
+    """Cut-outs of blood cells, with a third of the red ones, which are nine of ten."""
+    rng, rows = np.random.default_rng(0), []
+    for annotation in sorted((data / "bccd/annotations").glob("*.xml")):
+        image = Image.open(data / f"bccd/images/{annotation.stem}.jpg").convert("RGB")
+        for item in ElementTree.parse(annotation).getroot().findall("object"):  # noqa: S314  (our own copy of the set)
+            box = [int(item.findtext(f"bndbox/{side}") or 0) for side in ("xmin", "ymin", "xmax", "ymax")]
+            label = item.findtext("name") or ""
+            if min(box[2] - box[0], box[3] - box[1]) < 10 or (label == "RBC" and rng.random() > 0.35):
+                continue
+            rows.append((encoded(np.asarray(image.crop(tuple(box)))), label))
+    return shuffled(rows, "image")
+
+
+def digits(_: Path) -> pd.DataFrame:
+    """scikit-learn's digits, enlarged to 64 pixels."""
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    images = [
+        cv2.resize((image * 15.9).astype(np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC) for image in loaded.images
+    ]
+    return shuffled([(encoded(image), str(label)) for image, label in zip(images, loaded.target, strict=True)], "image")
+
+
+def encoded(image: NDArray[np.uint8]) -> bytes:
+    """Return an image as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def changed(payload: bytes | str, change: str) -> bytes | str:
+    """Return a gray, blurred or shortened copy of a row."""
+    if isinstance(payload, str):
+        return " ".join(payload.split()[:6]) if change == "six words" else payload
+    if not change:
+        return payload
+    image = Image.open(io.BytesIO(payload)).convert("L" if change == "gray" else "RGB")
+    pixels = np.asarray(image if change == "gray" else image.resize((96, 96)))
+    return encoded(pixels if change == "gray" else cv2.GaussianBlur(pixels, (0, 0), 2))
+
+
+def synthetic(name: str) -> Features:
+    """Embeddings with known structure: clusters that follow the classes, or stripes across all clusters."""
+    rng, n_classes, n_rows = np.random.default_rng(7), 6, 2_400
+    cluster = rng.integers(n_classes, size=n_rows)
+    centers = rng.normal(size=(n_classes, 64))
+    direction = rng.normal(size=64)
+    points = centers[cluster] + 1.2 * rng.normal(size=(n_rows, 64))
+    classes = cluster
+    if name == "stripes":  # the class is the position along a direction that has nothing to do with the clusters
+        position = points @ direction
+        classes = np.searchsorted(np.quantile(position, [0.25, 0.5, 0.75]), position)
+    return Features(
+        encoder=points.astype(np.float32),
+        surface=rng.normal(size=(n_rows, COLOR_COLUMNS)).astype(np.float32),
+        labels=classes.astype(str),
+        is_test=np.arange(n_rows) % 3 == 0,
+    )
+
+
+MADE: dict[str, Callable[[Path], pd.DataFrame]] = {"docstrings": docstrings, "cells": cells, "digits": digits}
+
+
+def features_of(source: Source, data: Path, backbone: str, cache: Path) -> Features:
+    """Compute a source's features, or read them from the cache."""
+    if source.name in {"clusters", "stripes"}:
+        return synthetic(source.name)
+    path = cache / f"{source.title.replace(' ', '-')}.npz"
+    if not path.is_file():
+        frame = MADE[source.name](data) if source.name in MADE else read_set(data / source.name)
+        modality = "text" if "text" in frame else "image"
+        cells_of_rows = frame[modality].tolist()
+        payloads = [changed(cell["bytes"] if isinstance(cell, dict) else cell, source.change) for cell in cells_of_rows]
+        model = "all-MiniLM-L6-v2" if modality == "text" else backbone
+        maker = EncodedFeatures(EncoderHandle(EncoderParams(model=model), modality, cache))  # type: ignore[arg-type]
+        raw = maker._encode(payloads)
+        if modality == "text":
+            encoder, surface = raw, maker._fit_topics(payloads)
+        else:
+            encoder, surface = raw[:, :-COLOR_COLUMNS], raw[:, -COLOR_COLUMNS:]
+        labels = frame["label"].to_numpy(dtype=str)
+        np.savez(path, encoder=encoder, surface=surface, labels=labels, is_test=(frame["split"] == "test").to_numpy())
+    with np.load(path) as arrays:
+        return Features(**{name: arrays[name] for name in arrays.files})
+
+
+def combined(features: Features, fit_rows: NDArray[np.intp], surface_weight: float) -> NDArray[np.float32]:
+    """(n, d + s): the features that Seedling computes, centered on the rows that training may use."""
+
+    def block(values: Floats) -> Floats:
+        unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+        centered = unit - unit[fit_rows].mean(axis=0)
+        scaled: Floats = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-9)
+        return scaled
+
+    both = np.concatenate([block(features.encoder), surface_weight * block(features.surface)], axis=1)
+    return (both / np.linalg.norm(both, axis=1, keepdims=True)).astype(np.float32)
+
+
+# -------------------------------------------------------------------------------------------------------------- tasks
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows of a source: numbers of labeled, pool and test rows; labels, some of them wrong; truth of the test rows."""
+
+    source: Source
+    labels_per_class: int
+    seed: int
+    classes: int
+    labeled: NDArray[np.intp]
+    pool: NDArray[np.intp]
+    test: NDArray[np.intp]
+    labels: NDArray[np.int64]
+    truth: NDArray[np.int64]
+
+    @property
+    def training(self) -> NDArray[np.intp]:
+        """Row numbers of labeled rows and pool."""
+        return np.concatenate([self.labeled, self.pool])
+
+
+def draw_task(source: Source, features: Features, labels_per_class: int, seed: int) -> Task | None:
+    """Draw a task; None if the source has too few rows per class, or there would be too many labels."""
+    rng = np.random.default_rng([seed, labels_per_class])
+    imbalance, wrong_share = VARIANTS[seed % len(VARIANTS)]
+    train = rng.permutation(np.flatnonzero(~features.is_test))
+    names, counts = np.unique(features.labels[train], return_counts=True)
+    names = names[counts >= labels_per_class + 2]
+    if source.max_classes is not None and len(names) > source.max_classes:
+        names = np.sort(rng.choice(names, source.max_classes, replace=False))
+    if len(names) < 2 or len(names) * labels_per_class > MAX_LABELS:
+        return None
+    train = train[np.isin(features.labels[train], names)]
+    test = np.flatnonzero(features.is_test & np.isin(features.labels, names))
+    exponents = rng.permutation(len(names)) / (len(names) - 1)
+    sizes = np.maximum(1, np.round(labels_per_class * imbalance**-exponents)).astype(int)
+    labeled = np.concatenate(
+        [train[features.labels[train] == name][:size] for name, size in zip(names, sizes, strict=True)]
+    )
+    classes = np.searchsorted(names, features.labels)
+    labels = classes[labeled].copy()
+    is_wrong = rng.random(len(labels)) < wrong_share
+    labels[is_wrong] = (labels[is_wrong] + rng.integers(1, len(names), is_wrong.sum())) % len(names)
+    pool, test = rng.permutation(np.setdiff1d(train, labeled))[:MAX_POOL], rng.permutation(test)[:MAX_TEST]
+    return Task(source, labels_per_class, seed, len(names), labeled, pool, test, labels, classes[test])
+
+
+def rows_of(task: Task) -> TrainingRows:
+    """The table that `train` reads from the generations."""
+    n_labeled, n_rows = len(task.labeled), len(task.training)
+    ids = np.array([f"row {row}" for row in task.training])
+    fold_of_group = assign_folds(task.labels.astype(str).tolist(), ids[:n_labeled].tolist(), FOLDS, task.seed)
+    fold = np.array([fold_of_group.get(row_id, -1) for row_id in ids])
+    n_fold_models = len(set(fold.tolist()) - {-1}) + 1
+    targets = np.zeros((n_rows, task.classes))
+    targets[np.arange(n_labeled), task.labels] = 1.0
+    parents = np.full((n_rows, 2), -1, dtype=np.intp)
+    parents[:n_labeled, 0] = np.arange(n_labeled)
+    return TrainingRows(
+        ids=ids,
+        ingredient=np.array(["collected"] * n_labeled + ["pool"] * len(task.pool)),
+        fold=fold,
+        targets=targets,
+        weights=np.ones(n_rows),
+        parents=parents,
+        group=ids,
+        half=pool_halves(ids.tolist(), task.seed),
+        pseudo_label_by_fold=np.full((n_rows, n_fold_models), -1),
+        pseudo_weight_by_fold=np.zeros((n_rows, n_fold_models)),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- loop
+
+
+@dataclass(frozen=True)
+class Method:
+    """Settings that the benchmark compares; the defaults are Seedling's.
+
+    surface_weight: None for the modality's; first, later: learners; keeps_previous: whether the model of the round
+    before stays a member.
+    """
+
+    surface_weight: float | None = None
+    first: tuple[str, ...] = FIRST_LEARNERS
+    later: tuple[str, ...] = LATER_LEARNERS
+    keeps_previous: bool = True
+
+
+METHODS = {
+    "Seedling": Method(),
+    "surface weight 0": Method(surface_weight=0.0),
+    "surface weight 0.5": Method(surface_weight=0.5),
+    "without the previous model": Method(keeps_previous=False),
+    "later rounds with SVM": Method(later=("logistic_regression", "svm")),
+}
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round's model: probabilities of the test rows, and whether the round is accepted."""
+
+    test: Floats
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class State:
+    """The model of a round as a member of the next one: logits of the training rows and of the test rows."""
+
+    logits: Predictions
+    test_logits: Floats
+    predictions: Predictions
+
+
+def run_rounds(task: Task, features: Features, method: Method) -> list[Round]:
+    """Run round 0 and the pseudo-label rounds as the stages do; all rounds, whether they are accepted or not."""
+    weight = method.surface_weight
+    if weight is None:
+        weight = SURFACE_WEIGHTS["image" if features.surface.shape[1] == COLOR_COLUMNS else "text"]
+    matrix = combined(features, task.training, weight)
+    n_encoder, rows, params = features.encoder.shape[1], rows_of(task), TrainParams()
+    evaluated = np.flatnonzero(rows.fold[rows.labeled] >= 0)
+    evaluation_rows = EvaluationRows(
+        task.labels[evaluated], evaluated, rows.ids[rows.labeled][evaluated], np.ones(len(evaluated))
+    )
+    rounds: list[Round] = []
+    state, votes = None, 1.0
+    for number in range(ROUNDS + 1):
+        names = method.first if state is None else method.later
+        candidates = [Candidate(name, ("collected",)) for name in names]
+        maker = encoder_block(n_encoder, weight)
+        data = TrainingData(
+            rows=rows,
+            inputs=Inputs(matrix[task.training]),
+            validation=Inputs(matrix[:0]),
+            context=FitContext(task.classes, task.seed, maker=maker),
+            pseudo_labeled=number > 0,
+        )
+        trained, _ = cross_validate(data, candidates)
+        models = fit_final_models(data, candidates)
+        test_logits = {}
+        for candidate, fitted in models.items():
+            if isinstance(fitted, list):
+                trained[candidate].pool[-1] = pool_logits(data, fitted)
+                test_logits[candidate] = mean_logits(fitted, Inputs(matrix[task.test]))
+        if state is None or not method.keeps_previous:
+            choice = choose(trained, evaluation_rows, task.seed)
+        else:
+            choice = blend(state.logits, votes, trained, evaluation_rows)
+            trained = {PREVIOUS_MODEL: state.logits, **trained}
+            test_logits[PREVIOUS_MODEL] = state.test_logits
+            votes += len(candidates)
+        predictions = choice.combine(trained)
+        accepted = state is None or is_accepted(state, predictions, evaluation_rows, number, params, task.seed)
+        rounds.append(Round(voted(choice, test_logits, choice.temperature), accepted))
+        state = State(
+            logits_of(predictions, choice.temperature),
+            np.log(np.maximum(voted(choice, test_logits, 1.0), SMALLEST)),
+            predictions,
+        )
+        if number < ROUNDS:
+            rows = pseudo_labeled(rows, predictions, matrix[task.training], task, number + 1)
+    return rounds
+
+
+def encoder_block(n_encoder: int, surface_weight: float) -> EncodedFeatures:
+    """A feature maker that tells `encoder_regression` which columns are the encoder's."""
+    handle = EncoderHandle(EncoderParams(model="none"), "image", Path())
+    center = np.zeros(n_encoder + COLOR_COLUMNS, np.float32)
+    return EncodedFeatures(handle, center=center, surface_weight=surface_weight)
+
+
+def voted(choice: Choice, test_logits: dict[Candidate, Floats], temperature: float) -> Floats:
+    """(n_test, n_classes): the vote of the members."""
+    logits = [test_logits[member] for member in choice.members]
+    return soft_vote(logits, choice.temperatures, temperature, choice.votes)
+
+
+def logits_of(predictions: Predictions, temperature: float) -> Predictions:
+    """The logarithm of the mean of the members' probabilities; see `seedling.train.files.read_model_predictions`."""
+
+    def logits(probabilities: Floats) -> Floats:
+        result: Floats = temperature * np.log(np.maximum(probabilities, SMALLEST))
+        return result
+
+    return replace(
+        predictions,
+        labeled=logits(predictions.labeled),
+        validation=logits(predictions.validation),
+        pool=logits(predictions.pool),
+    )
+
+
+def is_accepted(
+    state: State, predictions: Predictions, rows: EvaluationRows, number: int, params: TrainParams, seed: int
+) -> bool:
+    """The round decision."""
+    old, new = state.predictions.pool[-1], predictions.pool[-1]
+    if len(rows.truth) == 0:
+        vanished = len(set(old.argmax(axis=1).tolist()) - set(new.argmax(axis=1).tolist()))
+        return decide_without_evaluation_rows(number, 0, vanished, last=False).decision == "accepted"
+    decision = compare_rounds(
+        number,
+        0,
+        rows.select(state.predictions),
+        rows.select(predictions),
+        rows.truth,
+        rows.groups,
+        weights=class_share_weights(rows.truth, old),
+        changed_share=1.0,
+        last=False,
+        params=params,
+        seed=seed,
+    )
+    return decision.decision == "accepted"
+
+
+def pseudo_labeled(
+    rows: TrainingRows, predictions: Predictions, matrix: NDArray[np.float32], task: Task, number: int
+) -> TrainingRows:
+    """The rows with the pool's labels, as the stage `pseudo_label` computes them."""
+    fold = rows.fold[rows.labeled]
+    labeled = predictions.labeled.copy()
+    labeled[fold < 0] = rows.targets[rows.labeled][fold < 0]
+    n_labeled, params = len(fold), PseudoLabelParams()
+    teacher = TeacherPredictions(
+        labeled_ids=rows.ids[rows.labeled].tolist(),
+        pool_ids=rows.ids[rows.pool].tolist(),
+        half=rows.half[rows.pool],
+        labeled=labeled,
+        pool=predictions.pool,
+        fold=fold,
+        folds=rows.folds,
+        truth=task.labels,
+        weights=np.ones(n_labeled),
+        human=np.ones(n_labeled, dtype=bool),
+        repaired=np.zeros(n_labeled, dtype=bool),
+        label_weights=np.ones((len(rows.folds) + 1, n_labeled)),
+        labeled_std=predictions.labeled_std,
+        pool_std=predictions.pool_std,
+    )
+    labels = refine(teacher, matrix, params, task.seed)
+    kept, _, _ = choose_filter(labels, params, 0.5 + 0.5 * number / ROUNDS, task.seed)
+    weights = np.stack([of.max(axis=1) * difficulty_weights(of, params.hard_classes) for of in labels.probabilities])
+    label_by_fold, weight_by_fold = rows.pseudo_label_by_fold.copy(), rows.pseudo_weight_by_fold.copy()
+    label_by_fold[rows.pool] = np.where(kept, labels.probabilities.argmax(axis=2), -1).T
+    weight_by_fold[rows.pool] = np.where(kept, weights, 0.0).T
+    return replace(
+        rows,
+        pseudo_label_by_fold=label_by_fold,
+        pseudo_weight_by_fold=weight_by_fold,
+        pseudo_probabilities=labels.probabilities.transpose(1, 0, 2).astype(np.float32),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ results
+
+
+@lru_cache(maxsize=2)
+def cached_features(source: Source, data: Path, backbone: str, cache: Path) -> Features:
+    """`features_of`, once per process and source."""
+    return features_of(source, data, backbone, cache)
+
+
+def run_task(job: tuple[Source, int, int], data: Path, backbone: str, cache: Path) -> list[dict[str, object]]:
+    """One row per system: source, half, labels per class, draw, accuracy, harm, seconds of one core."""
+    source, labels_per_class, seed = job
+    features = cached_features(source, data, backbone, cache)
+    task = draw_task(source, features, labels_per_class, seed)
+    if task is None:
+        return []
+    facts = {"source": source.title, "half": source.half, "labels": labels_per_class, "draw": seed}
+    results: list[dict[str, object]] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, make_peer in SUPERVISED_PEERS.items():
+            peer = make_peer().fit(features.encoder[task.labeled], task.labels)
+            accuracy = float((peer.predict(features.encoder[task.test]) == task.truth).mean())
+            results.append({**facts, "system": f"peer {name}", "accuracy": accuracy})
+    for name, method in METHODS.items():
+        started = time.process_time()
+        rounds = run_rounds(task, features, method)
+        seconds = time.process_time() - started
+        right = [(each.test.argmax(axis=1) == task.truth).astype(float) for each in rounds]
+        n_accepted = next((number for number, each in enumerate(rounds) if not each.accepted), len(rounds))
+        final = {name: right[n_accepted - 1]}
+        if name == "Seedling":
+            final |= {"round 0": right[0], "round 1, whatever the decision": right[1]}
+        for system, correct in final.items():
+            difference = correct - right[0]
+            results.append(
+                {
+                    **facts,
+                    "system": system,
+                    "accuracy": float(correct.mean()),
+                    "gain": float(difference.mean()),
+                    "harmed": float(difference.mean() < -difference.std() / np.sqrt(len(difference))),
+                    "seconds": seconds,
+                }
+            )
+    return results
+
+
+def measurements_of(results: pd.DataFrame, command: str) -> Iterator[Measurement]:
+    """The rows of the table: per half and per source."""
+    peers = results[results["system"].str.startswith("peer ")]
+    task = ["source", "labels", "draw"]
+    best_peer = peers.groupby(["source", "labels", "system"])["accuracy"].mean().groupby(level=[0, 1]).idxmax()
+    best_names = {(key[0], key[1]): key[2] for key in best_peer}
+    is_best = [best_names[row.source, row.labels] == row.system for row in peers.itertuples()]
+    best = peers[is_best].set_index(task)["accuracy"]
+
+    def measured(setting: str, system: str, metric: str, values: Sequence[float], unit: str) -> Measurement:
+        return Measurement(setting, system, metric, *mean_with_interval(values), unit, len(values), command)
+
+    halves: list[tuple[str, pd.DataFrame]] = [*results.groupby("half")]
+    for half, of_half in halves:
+        tasks = best.loc[of_half.set_index(task).index.unique()]
+        yield measured(half, "best peer of each setting", "test accuracy", tasks.tolist(), "share")
+        for system in ["round 0", "round 1, whatever the decision", *METHODS]:
+            chosen = of_half[of_half["system"] == system].set_index(task)
+            yield measured(half, system, "test accuracy", chosen["accuracy"].tolist(), "share")
+            lead = (chosen["accuracy"] - best.loc[chosen.index]).tolist()
+            yield measured(half, system, "minus the best peer, paired", lead, "points of share")
+            if system == "round 0":
+                continue
+            yield measured(half, system, "minus round 0, paired", chosen["gain"].tolist(), "points of share")
+            yield measured(half, system, "harmed tasks", chosen["harmed"].tolist(), "share")
+            evaluated = chosen[chosen.index.get_level_values("labels") > 1]
+            yield measured(
+                half, system, "harmed tasks, 5 labels per class or more", evaluated["harmed"].tolist(), "share"
+            )
+            yield measured(half, system, "worst task: minus round 0", [float(chosen["gain"].min())], "points of share")
+            yield measured(half, system, "seconds of one core", chosen["seconds"].tolist(), "s")
+    ours = results[results["system"] == "Seedling"].set_index(task)
+    leads = (ours["accuracy"] - best.loc[ours.index]).groupby(level=[0, 1])
+    for (source, labels), lead in leads:
+        setting = f"{source}, {labels} a class"
+        yield measured(setting, "Seedling", "minus the best peer, paired", lead.tolist(), "points of share")
+
+
+def main() -> None:
+    """Run all tasks and write results/proving_ground.csv."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of sets")
+    parser.add_argument("--backbone", required=True, help="encoder of images: a local folder or a hub id")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--cache", type=Path, help="folder that keeps the features for the next run")
+    arguments = parser.parse_args()
+    cache = arguments.cache or Path(tempfile.mkdtemp())
+    cache.mkdir(parents=True, exist_ok=True)
+    for source in SOURCES:
+        print(f"features of {source.title}", flush=True)
+        features_of(source, arguments.data, arguments.backbone, cache)
+    jobs = [
+        (source, labels, seed) for source in SOURCES for labels in LABELS_PER_CLASS for seed in range(arguments.draws)
+    ]
+    run = partial(run_task, data=arguments.data, backbone=arguments.backbone, cache=cache)
+    rows: list[dict[str, object]] = []
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for number, of_task in enumerate(pool.map(run, jobs)):
+            rows += of_task
+            if number % 20 == 19:
+                print(f"{number + 1} of {len(jobs)} tasks", flush=True)
+    command = f"python benchmarks/proving_ground.py --data DATA --backbone BACKBONE --draws {arguments.draws}"
+    write("proving_ground", list(measurements_of(pd.DataFrame(rows), command)))
+
+
+if __name__ == "__main__":
+    main()
