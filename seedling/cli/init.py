@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from seedling.init.create import InitFindings
 
 
+NO_ENCODER = (
+    "No encoder is set. For photographs, a pretrained one usually helps more than any other setting: pass "
+    "--encoder FOLDER or a model of the Hugging Face Hub, or set `encoder` in params.yaml. Small images, such as "
+    "digits, do not need one (--encoder none)."
+)
+
+
 def _pair(option: str) -> tuple[str, str]:
     name, equals, value = option.partition("=")
     if not (name and equals and value):
@@ -111,6 +118,8 @@ def init(  # noqa: PLR0913  (Typer makes an option of each argument)
                 folder, source, modality, encoder=encoder, options=options, findings=findings, progress=progress
             )
         _print_result(workspace, source, findings, may_be_packed=pack is None)
+        if modality == "image" and encoder is None:
+            print(NO_ENCODER)
 
 
 def _check_options(

@@ -26,8 +26,10 @@ from seedling.evaluate.plots import write_losses, write_plots
 from seedling.evaluate.scope import operating_points, out_of_scope
 from seedling.evaluate.scored import Scored
 from seedling.evaluate.slices import DEFAULT_COLUMNS, slices
+from seedling.features.classical import FeatureMaker, ImageFeatures
 from seedling.files.reading import read_frame
 from seedling.label_quality.errors_in_test_labels import label_errors
+from seedling.media.images import SMALL_SIDE
 from seedling.progress import Progress, announce, silent
 from seedling.records.candidates import CandidatesRecord, LearningCurveRecord, StepContributionRecord
 from seedling.records.decision import DecisionRecord
@@ -47,6 +49,7 @@ from seedling.records.evaluation import (
     StageRowsRecord,
     WrongTestLabelsRecord,
 )
+from seedling.records.few_labels import training_labels
 from seedling.records.headline_metrics import headline_metrics
 from seedling.records.intervals import EstimateRecord
 from seedling.records.manifest import Manifest, read_notes
@@ -153,6 +156,7 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
             rounds,
             slice_results,
             _training_data_of(model_record),
+            is_photographs_without_encoder=_is_photographs(model.features),
         ),
         rows=_rows_by_stage(generations),
     )
@@ -300,7 +304,7 @@ def _curve(evaluated: Scored, measured: LearningCurveRecord | None, noise: float
     return Curve.of(measured, error, rows, noise, seed)
 
 
-def _next_steps(
+def _next_steps(  # noqa: PLR0913  (the results that the advice is based on)
     curve: Curve | None,
     evaluated: Scored,
     validated: Path,
@@ -308,19 +312,19 @@ def _next_steps(
     rounds: Sequence[RoundRecord],
     slice_results: Sequence[SliceRecord],
     training_data: set[str],
+    *,
+    is_photographs_without_encoder: bool,
 ) -> tuple[AdviceRecord, ...]:
     manifest = read_manifest(validated)
-    rows, labels = Counter[str](), Counter[str]()
+    rows = Counter[str]()
     for count in manifest.counts:
         rows[count.split] += count.rows
-        if count.split == "train" and count.label is not None:
-            labels[count.label] += count.rows
     return next_steps(
         curve,
         rows=rows,
         label_issues=read_notes(validated, ValidateNotes).estimated_issues,
         errors=errors_by_class(evaluated.right, evaluated.truth, evaluated.classes),
-        labels=labels,
+        labels=training_labels(manifest),
         step_contributions=step_contributions,
         rounds=rounds,
         slices=slice_results,
@@ -328,7 +332,13 @@ def _next_steps(
         label_sources=_label_sources(validated),
         has_queue=(validated.parent / "pseudo_label" / "1" / QUEUE).is_file(),
         unlabeled=read_manifest(validated.parent / "scrape").reasons.get("no_label", 0),
+        is_photographs_without_encoder=is_photographs_without_encoder,
     )
+
+
+def _is_photographs(features: FeatureMaker) -> bool:
+    """Whether the rows are images that are not small, without an encoder."""
+    return isinstance(features, ImageFeatures) and (features.side or 0) > SMALL_SIDE
 
 
 def _label_sources(validated: Path) -> list[LabelSource]:

@@ -16,6 +16,7 @@ from scipy.stats import fisher_exact
 from seedling.evaluate.slices import holm
 from seedling.records.candidates import LearningCurveRecord, StepContributionRecord
 from seedling.records.evaluation import AdviceKind, AdviceRecord, ExpectedAccuracyRecord, RoundRecord, SliceRecord
+from seedling.records.few_labels import FEW_LABELS, classes_with_few_labels, few_labels_phrase
 from seedling.records.intervals import EstimateRecord
 from seedling.records.stage_notes import LabelIssueEstimate
 from seedling.stats.power_law import power_law_exponent
@@ -29,6 +30,7 @@ GAIN_CONFIDENCE = 0.8  # a learning curve of a few points is imprecise
 LABEL_FACTORS = (2, 4)
 MAX_NAMED = 3  # sources and slices
 PARAM_OF_STEP = {"augment": "augment.augmentations_per_row", "synthesize": "synthesize.mixup"}  # 0 turns the step off
+FIRST_KINDS = ("set_encoder", "label_classes")  # before all others: nothing else helps as much
 NEARLY_ALL = 0.95  # share of the wrong labels; finding the rest is not worth the time
 MIN_GAIN = 0.0005  # of accuracy
 MIN_LABELS_PER_SOURCE = 10
@@ -119,6 +121,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     training_data: Collection[str],
     label_sources: Sequence[LabelSource] = (),
     unlabeled: int = 0,
+    is_photographs_without_encoder: bool = False,
 ) -> tuple[AdviceRecord, ...]:
     """Advice, the largest expected gain first.
 
@@ -126,11 +129,14 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     rows and training labels, by class; step_contributions: measured by train; rounds: with `decision`; slices: with
     `worse`; has_queue: whether the pool's rows were ranked for labeling; training_data: stages whose rows the model
     was trained on; label_sources: training labels by source and by rule; unlabeled: held-out rows that scrape rejected
-    because they have no label.
+    because they have no label; is_photographs_without_encoder: whether a pretrained encoder is not set, though the rows
+    are images that are not small.
     """
     rows_per_minute = ROWS_PER_MINUTE if label_issues is None else label_issues.items_per_minute
     max_rows = max(1, round(MINUTES * rows_per_minute))
     advice = [
+        *_set_encoder(is_photographs_without_encoder),
+        *_label_classes(labels, rows_per_minute),
         *_label_more(curve, rows, max_rows, rows_per_minute, has_queue, unlabeled),
         *_check_labels(curve, label_issues),
         *_fix_sources(curve, label_sources, rows_per_minute),
@@ -139,7 +145,36 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
         *_check_slices(slices),
     ]
     useful = [step for step in advice if step.gain is None or step.gain.value >= MIN_GAIN]
-    return tuple(sorted(useful, key=_negative_gain))
+    return tuple(sorted(useful, key=lambda step: (step.what not in FIRST_KINDS, _negative_gain(step))))
+
+
+def _set_encoder(is_photographs_without_encoder: bool) -> list[AdviceRecord]:
+    if not is_photographs_without_encoder:
+        return []
+    how = (
+        "Set `encoder` in params.yaml to a folder or to a model of the Hugging Face Hub, and run again: for few "
+        "photographs, features that were learned from millions of images are worth more than anything else here."
+    )
+    return [_advice("set_encoder", "Use a pretrained encoder", how, None, None)]
+
+
+def _label_classes(labels: Mapping[str, int], rows_per_minute: float) -> list[AdviceRecord]:
+    """The classes with fewer than `FEW_LABELS` training labels."""
+    few = classes_with_few_labels(labels)
+    if not few or len(labels) < 2:
+        return []
+    missing = sum(FEW_LABELS - count for count in few.values())
+    how = f"Fewer than {FEW_LABELS} labels: {few_labels_phrase(few)}. Such a class is hardly learned or evaluated."
+    plural = "rows" if missing > 1 else "row"
+    return [
+        _advice(
+            "label_classes",
+            f"Label {missing:,} more {plural} of the rarest classes",
+            how,
+            missing / rows_per_minute,
+            None,
+        )
+    ]
 
 
 def _negative_gain(step: AdviceRecord) -> float:

@@ -18,7 +18,18 @@ from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.records.record import Record, RecordPart
 
 EvaluatedSplit = Literal["test", "cross_validation"]
-AdviceKind = Literal["label", "collect", "check_labels", "fix_source", "collect_class", "leave_out", "stop", "slice"]
+AdviceKind = Literal[
+    "set_encoder",
+    "label_classes",
+    "label",
+    "collect",
+    "check_labels",
+    "fix_source",
+    "collect_class",
+    "leave_out",
+    "stop",
+    "slice",
+]
 
 
 class MetricsSummary(RecordPart):

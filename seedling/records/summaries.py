@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from seedling.files.ignored_files import ignored_phrase
 from seedling.records.evaluation import EvaluationSummary
+from seedling.records.few_labels import FEW_LABELS, classes_with_few_labels, few_labels_phrase, training_labels
 from seedling.records.gate import Check
 from seedling.records.manifest import Manifest, RowCounts, read_manifest_if_any
 from seedling.records.notes import round_note
@@ -67,6 +68,8 @@ def _rows_note(manifest: Manifest, output: str) -> str:
     elif isinstance(notes, ValidateNotes):
         if notes.label_issues is not None:
             phrases.append(label_issues_phrase(notes.label_issues))
+        if few := classes_with_few_labels(training_labels(manifest)):
+            phrases.append(f"fewer than {FEW_LABELS} labels: {few_labels_phrase(few)}")
         if notes.fixed_camera:
             phrases.append(
                 f"{notes.fixed_camera:,} images of a fixed camera, not treated as near-duplicates "

@@ -33,6 +33,7 @@ from seedling.records.evaluation import (
     OperatingPointRecord,
     RoundRecord,
 )
+from seedling.records.few_labels import classes_with_few_labels, few_labels_phrase, training_labels
 from seedling.records.gate import Check
 from seedling.records.intervals import EstimateRecord
 from seedling.records.manifest import LabelCount, RowCounts, read_notes
@@ -330,6 +331,7 @@ def _subject(workspace: Path, evaluation: EvaluationRecord) -> Subject:
         modality=manifest.modality,
         classes=manifest.classes,
         never_predicted=tuple(never_predicted(evaluation.per_class)),
+        few_labels=few_labels_phrase(classes_with_few_labels(training_labels(manifest))),
         labeled=sum(labels_by_source.values()),
         unchecked=sum(labels for source, labels in labels_by_source.items() if source != "human"),
         sources=tuple(
@@ -388,11 +390,8 @@ def majority_baseline(validated: Path, truth: pd.Series) -> Baseline | None:
 
     truth: labels of the evaluation rows.
     """
-    labels: dict[str, int] = {}
-    for count in read_manifest(validated).counts:
-        if count.split == "train" and count.label is not None:
-            labels[count.label] = labels.get(count.label, 0) + count.rows
-    if not labels or truth.empty:
+    labels = training_labels(read_manifest(validated))
+    if not any(labels.values()) or truth.empty:
         return None
     name = min(labels, key=lambda label: (-labels[label], label))
     return Baseline(name, float((truth == name).mean()))

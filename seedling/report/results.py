@@ -29,7 +29,7 @@ class Subject:
 
     never_predicted: the classes that no evaluation row was predicted as; labeled: number of training labels; unchecked:
     number of labels that no person gave; sources: number of labels by source; pseudo_labeled: number of pool rows with
-    a pseudo-label.
+    a pseudo-label; few_labels: the classes with fewer than five training labels, as a phrase, "" if there are none.
     """
 
     modality: str
@@ -40,6 +40,7 @@ class Subject:
     pseudo_labeled: int
     learners: str
     never_predicted: tuple[str, ...] = ()
+    few_labels: str = ""
 
 
 @dataclass(frozen=True)

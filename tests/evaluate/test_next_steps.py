@@ -121,6 +121,26 @@ def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
     assert "fix_source" not in [one.what for one in alone]
 
 
+def test_an_encoder_for_photographs_and_labels_for_rare_classes_come_before_all_other_advice() -> None:
+    """Classes of 2 and 4 labels lack three and one of five; the class without any is named first."""
+    steps = next_steps(
+        Curve.of(falling(), 0.2, 1000, 0, 0),
+        rows={"pool": 500, "train": 100},
+        label_issues=None,
+        errors={},
+        labels={"a": 94, "b": 4, "c": 2, "d": 0},
+        step_contributions=[],
+        rounds=[],
+        slices=[],
+        has_queue=True,
+        training_data=set(),
+        is_photographs_without_encoder=True,
+    )
+    assert [step.what for step in steps] == ["set_encoder", "label_classes", "label"]
+    assert steps[1].text == "Label 9 more rows of the rarest classes"
+    assert "Fewer than 5 labels: d (0), c (2), b (4)." in steps[1].how
+
+
 def test_errors_are_counted_a_class() -> None:
     """Two a's are wrong, no b."""
     assert errors_by_class(np.array([False, True, False]), np.array([0, 1, 0]), ["a", "b"]) == {"a": 2, "b": 0}

