@@ -62,6 +62,14 @@ def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_images: Callab
     assert "is a workspace already" in again.stderr
 
 
+def test_init_names_the_encoder_that_photographs_need(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    """Without --encoder; --encoder none says that the user knows, and texts have their own default."""
+    images = make_images(tmp_path / "images")
+    assert "No encoder is set. For photographs" in seedling("init", tmp_path / "one", "--images", images).stdout
+    chosen = seedling("init", tmp_path / "two", "--images", images, "--encoder", "none").stdout
+    assert "No encoder is set" not in chosen
+
+
 def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Path) -> None:
     """Without them it says how; with them params.yaml has them, which a text that no utf-8 is needs."""
     table = tmp_path / "letters.csv"
