@@ -41,7 +41,8 @@ from record import Measurement, mean_with_interval, write
 from seedling.config.params import EncoderParams, PseudoLabelParams, TrainParams
 from seedling.dataset.training_rows import TrainingRows, pool_halves
 from seedling.features.classical import Inputs
-from seedling.features.encoded_features import COLOR_COLUMNS, SURFACE_WEIGHTS, EncodedFeatures
+from seedling.features.encoded_features import SURFACE_WEIGHTS, EncodedFeatures
+from seedling.features.encoder import COLOR_COLUMNS
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.models.model import soft_vote
 from seedling.models.training import FitContext
@@ -133,7 +134,7 @@ def read_set(folder: Path, max_train: int = MAX_TRAIN_ROWS, max_test: int = MAX_
     )
 
 
-def shuffled(rows: list[tuple[bytes | str, str]], kind: str) -> pd.DataFrame:
+def shuffled(rows: Sequence[tuple[bytes | str, str]], kind: str) -> pd.DataFrame:
     """Return rows without duplicates as a frame; a third of them are test rows."""
     frame = pd.DataFrame(rows, columns=[kind, "label"]).drop_duplicates(kind).sample(frac=1, random_state=0)
     return frame.assign(split=np.where(np.arange(len(frame)) < len(frame) / 3, "test", "train"))
@@ -166,11 +167,13 @@ def cells(data: Path) -> pd.DataFrame:
     for annotation in sorted((data / "bccd/annotations").glob("*.xml")):
         image = Image.open(data / f"bccd/images/{annotation.stem}.jpg").convert("RGB")
         for item in ElementTree.parse(annotation).getroot().findall("object"):  # noqa: S314  (our own copy of the set)
-            box = [int(item.findtext(f"bndbox/{side}") or 0) for side in ("xmin", "ymin", "xmax", "ymax")]
+            left, top, right, bottom = (
+                int(item.findtext(f"bndbox/{side}") or 0) for side in ("xmin", "ymin", "xmax", "ymax")
+            )
             label = item.findtext("name") or ""
-            if min(box[2] - box[0], box[3] - box[1]) < 10 or (label == "RBC" and rng.random() > 0.35):
+            if min(right - left, bottom - top) < 10 or (label == "RBC" and rng.random() > 0.35):
                 continue
-            rows.append((encoded(np.asarray(image.crop(tuple(box)))), label))
+            rows.append((encoded(np.asarray(image.crop((left, top, right, bottom)))), label))
     return shuffled(rows, "image")
 
 
@@ -571,16 +574,17 @@ def measurements_of(results: pd.DataFrame, command: str) -> Iterator[Measurement
     """The rows of the table: per half and per source."""
     peers = results[results["system"].str.startswith("peer ")]
     task = ["source", "labels", "draw"]
-    best_peer = peers.groupby(["source", "labels", "system"])["accuracy"].mean().groupby(level=[0, 1]).idxmax()
-    best_names = {(key[0], key[1]): key[2] for key in best_peer}
-    is_best = [best_names[row.source, row.labels] == row.system for row in peers.itertuples()]
+    means = peers.groupby(["source", "labels", "system"])["accuracy"].mean().reset_index()
+    best_rows = means.loc[means.groupby(["source", "labels"])["accuracy"].idxmax()]
+    best_systems = set(best_rows[["source", "labels", "system"]].itertuples(index=False, name=None))
+    is_best = [key in best_systems for key in peers[["source", "labels", "system"]].itertuples(index=False, name=None)]
     best = peers[is_best].set_index(task)["accuracy"]
 
     def measured(setting: str, system: str, metric: str, values: Sequence[float], unit: str) -> Measurement:
         return Measurement(setting, system, metric, *mean_with_interval(values), unit, len(values), command)
 
-    halves: list[tuple[str, pd.DataFrame]] = [*results.groupby("half")]
-    for half, of_half in halves:
+    for half in ("choose", "prove"):
+        of_half = results[results["half"] == half]
         tasks = best.loc[of_half.set_index(task).index.unique()]
         yield measured(half, "best peer of each setting", "test accuracy", tasks.tolist(), "share")
         for system in ["round 0", "round 1, whatever the decision", *METHODS]:
@@ -599,10 +603,11 @@ def measurements_of(results: pd.DataFrame, command: str) -> Iterator[Measurement
             yield measured(half, system, "worst task: minus round 0", [float(chosen["gain"].min())], "points of share")
             yield measured(half, system, "seconds of one core", chosen["seconds"].tolist(), "s")
     ours = results[results["system"] == "Seedling"].set_index(task)
-    leads = (ours["accuracy"] - best.loc[ours.index]).groupby(level=[0, 1])
-    for (source, labels), lead in leads:
+    leads = ours["accuracy"] - best.loc[ours.index]
+    for source, labels in dict.fromkeys((str(key[0]), int(key[1])) for key in ours.index.tolist()):
+        of_setting = leads.loc[source, labels].tolist()
         setting = f"{source}, {labels} a class"
-        yield measured(setting, "Seedling", "minus the best peer, paired", lead.tolist(), "points of share")
+        yield measured(setting, "Seedling", "minus the best peer, paired", of_setting, "points of share")
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from sklearn.svm import SVC
 
 from seedling.config.params import EncoderParams
 from seedling.features.classical import ImageFeatures, Inputs, TextFeatures, dense, hog
-from seedling.features.encoded_features import COLOR_COLUMNS, EncodedFeatures
+from seedling.features.encoded_features import EncodedFeatures
+from seedling.features.encoder import COLOR_COLUMNS
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.media.images import encode
 from seedling.models.heads import Head, hard_rows, make_estimator

@@ -97,9 +97,11 @@ def test_a_round_that_harms_a_class_is_rejected() -> None:
     number = np.arange(400) % 200
     old = np.where(truth == 0, number < 120, number < 160)
     new = np.where(truth == 0, number < 180, number < 120)
-    both = [softmax(6 * np.where(correct[:, None], np.eye(2)[truth], np.eye(2)[1 - truth])) for correct in (old, new)]
+    before, after = (
+        softmax(6 * np.where(correct[:, None], np.eye(2)[truth], np.eye(2)[1 - truth])) for correct in (old, new)
+    )
     decision = compare_rounds(
-        1, 0, *both, truth, np.arange(400).astype(str),
+        1, 0, before, after, truth, np.arange(400).astype(str),
         weights=np.ones(400), changed_share=0.5, last=False, params=TrainParams(bootstrap_draws=500), seed=0,
     )  # fmt: skip
     assert decision.decision == "rejected"
