@@ -22,6 +22,7 @@ HEADS = ("logistic_regression", "encoder_regression", "svm", "random_forest")
 # Without trees, which are weak on hundreds of dense features of equal importance.
 DENSE_HEADS = ("logistic_regression", "encoder_regression", "svm")
 POOL_LEARNERS = ("logistic_regression", "nearest_neighbors")  # of later rounds
+MAX_NEIGHBOR_ROWS = 10_000  # labeled and pool; the time of nearest neighbors grows with its square, and they are kept
 THOROUGH_HEADS = ("nearest_neighbors", "boosted_trees")  # too slow for their gain at other efforts
 MIN_PRETRAINING_IMAGES = 200  # fewer show too little of what the images have in common
 MIN_CLASS_RATIO = 2.0  # largest over smallest class; from here on, losses for imbalance are tried
@@ -120,11 +121,12 @@ def further_candidates(
     ]
 
 
-def later_candidates(params: TrainParams, teacher: Path) -> list[Candidate]:
+def later_candidates(params: TrainParams, rows: TrainingRows, teacher: Path) -> list[Candidate]:
     """Candidates of a later round: the learners that learn from pseudo-labels, each with its best data and loss.
 
-    These are logistic regression and nearest neighbors, or those learners of `train.candidates` that are not trained by
-    gradient descent. The model of the round before stays a member, so no other learner has to be trained again.
+    These are logistic regression and nearest neighbors (with at most `MAX_NEIGHBOR_ROWS` rows), or those learners of
+    `train.candidates` that are not trained by gradient descent. The model of the round before stays a member, so no
+    other learner has to be trained again.
     """
     record = CandidatesRecord.read(teacher / CANDIDATES)
     best: dict[str, CandidateRecord] = {}
@@ -133,7 +135,8 @@ def later_candidates(params: TrainParams, teacher: Path) -> list[Candidate]:
         if rival is None or _rank(entry) < _rank(rival):
             best[entry.learner] = entry
     allowed = [learner for learner in params.candidates or () if learner not in GRADIENT_LEARNERS]
-    learners: Sequence[str] = allowed or POOL_LEARNERS
+    n_rows = len(rows.labeled) + len(rows.pool)
+    learners: Sequence[str] = allowed or (POOL_LEARNERS if n_rows <= MAX_NEIGHBOR_ROWS else POOL_LEARNERS[:1])
     return [
         Candidate.of(best[learner]) if learner in best else Candidate(learner, INGREDIENTS[:1]) for learner in learners
     ]

@@ -91,7 +91,7 @@ def try_candidates(
     """Cross-validate the round's candidates: in round 0 those within its budget, later those that use pseudo-labels."""
     trial = Trial(data, loop.number)
     if loop.teacher is not None:
-        candidates = later_candidates(params, loop.teacher)
+        candidates = later_candidates(params, data.rows, loop.teacher)
         trial.run(candidates, _seconds(candidates, data), progress)
         return trial
     budget = params.budget_seconds or BUDGET_SECONDS[config.effort]

@@ -65,12 +65,23 @@ def test_later_rounds_train_the_learners_that_learn_from_pseudo_labels(tmp_path:
         candidate(learner, loss=loss, log_loss=1.0, choice_loss=value) for (learner, loss), value in losses.items()
     ]
     candidates_record(*tried).write(tmp_path / "candidates.json")
-    later = later_candidates(TrainParams(), tmp_path)
+    rows, _, _ = labeled(42)
+    later = later_candidates(TrainParams(), rows, tmp_path)
     assert [(one.learner, one.loss) for one in later] == [
         ("logistic_regression", "label_weighted"),
         ("nearest_neighbors", "plain"),
     ]
-    only = later_candidates(TrainParams(candidates=["svm", "network"]), tmp_path)
+    only = later_candidates(TrainParams(candidates=["svm", "network"]), rows, tmp_path)
     assert [one.learner for one in only] == ["svm"], "train.candidates decides, but a network is not trained again"
-    network = later_candidates(TrainParams(candidates=["network"]), tmp_path)
+    network = later_candidates(TrainParams(candidates=["network"]), rows, tmp_path)
     assert [one.learner for one in network] == ["logistic_regression", "nearest_neighbors"]
+
+
+def test_nearest_neighbors_are_left_out_of_large_pools(tmp_path: Path) -> None:
+    """10,000 rows are enough for them; with one more, logistic regression learns alone."""
+    candidates_record(candidate("logistic_regression", log_loss=1.0, choice_loss=1.0)).write(
+        tmp_path / "candidates.json"
+    )
+    for n_rows, learners in ((10_000, ["logistic_regression", "nearest_neighbors"]), (10_001, ["logistic_regression"])):
+        rows, _, _ = labeled(n_rows)
+        assert [one.learner for one in later_candidates(TrainParams(), rows, tmp_path)] == learners
