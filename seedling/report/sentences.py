@@ -22,6 +22,7 @@ from seedling.records.evaluation import (
     MinimalPerturbationRecord,
     OutOfScopeRecord,
     RobustnessRecord,
+    RoundRecord,
     SelectivePredictionRecord,
     WrongTestLabelsRecord,
 )
@@ -124,6 +125,21 @@ def accuracy_sentence(headline: Headline, confidence: float) -> Markup:
     )
     return Markup("accuracy ({} interval <b>{}</b> to <b>{}</b>), on {}.").format(
         whole_percent(confidence), percent(headline.accuracy.low), percent(headline.accuracy.high), rows
+    )
+
+
+def model_choice_sentence(rounds: Sequence[RoundRecord], accepted_round: int) -> Markup | None:
+    """Why the model in use is that of its round, by the last comparison of two rounds; None if there was none."""
+    compared = [result for result in rounds if result.round > 0]
+    if not compared:
+        return None
+    last = compared[-1]
+    if last.decision == "rejected":
+        return Markup("The model of round {} stays, because round {} was rejected: {}").format(
+            accepted_round, last.round, last.reason
+        )
+    return Markup("The model of round {} was accepted in place of round {}: {}").format(
+        accepted_round, accepted_round - 1, last.reason
     )
 
 

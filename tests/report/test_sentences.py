@@ -26,6 +26,7 @@ from seedling.records.evaluation import (
     MinimalPerturbationRecord,
     OutOfScopeRecord,
     RobustnessRecord,
+    RoundRecord,
     WrongTestLabelsRecord,
 )
 from seedling.records.intervals import EstimateRecord
@@ -78,6 +79,27 @@ def test_a_class_that_is_never_predicted_is_not_claimed() -> None:
     """It is neither counted nor listed among the classes."""
     claimed = plain(sentences.subject_sentence(subject(classes=["cat", "dog", "owl"], never_predicted=["dog"]), 0))
     assert claimed.startswith("Classifies images into 2 classes: cat, owl; never predicts dog. Trained on ")
+
+
+@pytest.mark.parametrize(
+    ("decisions", "accepted_round", "sentence"),
+    [
+        (["accepted"], 0, None),
+        (["accepted", "accepted"], 1, "The model of round 1 was accepted in place of round 0: reason 1"),
+        (["accepted", "rejected"], 0, "The model of round 0 stays, because round 1 was rejected: reason 1"),
+        (["accepted", "accepted", "rejected"], 1, "The model of round 1 stays, because round 2 was rejected: reason 2"),
+    ],
+)
+def test_the_model_in_use_has_a_reason(decisions: list[Any], accepted_round: int, sentence: str | None) -> None:
+    """That of the last comparison; without one, there is nothing to say."""
+    rounds = [
+        RoundRecord(
+            round=number, decision=decision, reason=f"reason {number}",
+            worth_in_labels=None, harmed=(), accuracy=None, difference=None,
+        )
+        for number, decision in enumerate(decisions)
+    ]  # fmt: skip
+    assert sentences.model_choice_sentence(rounds, accepted_round) == sentence
 
 
 def test_the_baseline_is_the_most_frequent_class() -> None:
