@@ -32,7 +32,7 @@ PLOT_FILES = {
     *(layout.LEARNING_CURVE, layout.LOSSES),
 }
 NOT_IN_EACH_RUN = {  # these depend on the data, the encoder, the learners, and on other commands
-    *(layout.IGNORED, layout.QUEUE, layout.LOSSES, layout.FEATURE_ARRAYS),
+    *(layout.IGNORED, layout.QUEUE, layout.FOLD_PROBABILITIES, layout.LOSSES, layout.FEATURE_ARRAYS),
     *(f"*{layout.LOG_SHARES_SUFFIX}", layout.ABLATION, "contact_sheet_*.html", "compare-*-*.html"),
 }
 
