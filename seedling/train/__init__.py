@@ -38,9 +38,11 @@ from seedling.records.decision import DecisionRecord
 from seedling.records.round_manifest import RoundManifestRecord
 from seedling.train import files
 from seedling.train.choice import Choice, EvaluationRows, abstention, calibrated, candidate_table
-from seedling.train.comparison import Loop, PreviousModel, decide
+from seedling.train.comparison import Loop, decide
 from seedling.train.cross_validation import Predictions, TrainingData
 from seedling.train.learning_curve import learning_curve
+from seedling.train.model_record import model_record
+from seedling.train.previous_model import PreviousModel
 from seedling.train.repeated import repeated_cross_validation
 from seedling.train.round_decision import RoundDecision
 from seedling.train.step_contributions import step_contributions
@@ -112,7 +114,7 @@ def train(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     files.write_validation_predictions(output, results.predictions)
     files.write_losses(output, data.tally)
     files.write_seconds(workspace, f"train@{round_number}", data.tally)
-    _write_json_files(output, round_inputs, results, folders.teacher)
+    _write_json_files(output, round_inputs, results)
     files.manifest(round_number, data.rows).write(output / MANIFEST)
     for unfinished in Workspace(workspace).unfinished.glob(f"train@{round_number}-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -168,20 +170,17 @@ def _run_round(loop: Loop, inputs: RoundInputs, output: Path, progress: Progress
     previous_model = inputs.previous_model
     choice = choose_and_fit(trial, evaluation_rows, config.seed, previous_model, output)
     probabilities = {candidate: calibrated(logits, evaluation_rows) for candidate, logits in trial.trained.items()}
-    if previous_model is not None and loop.teacher is not None:
+    if previous_model is not None:
         trial.trained = {PREVIOUS_MODEL: previous_model.logits, **trial.trained}
-        files.copy_members(loop.teacher, output, files.members_with_votes(loop.teacher))
+        previous_model.copy_members(output)
     predictions = choice.combine(trial.trained)
     round_decision = decide(loop, previous_model, predictions, evaluation_rows, data, params, config)
-    if loop.teacher is None:
-        label_weights = _label_weights(choice.members, data)
-    else:
-        label_weights = files.read_label_weights(loop.teacher)
+    label_weights = _label_weights(choice.members, data) if previous_model is None else previous_model.label_weights
     analyses = _analyses(inputs) if loop.number == 0 else AnalysesRecord()
     return RoundResults(trial, choice, predictions, probabilities, round_decision, label_weights, analyses)
 
 
-def _write_json_files(output: Path, inputs: RoundInputs, results: RoundResults, teacher: Path | None) -> None:
+def _write_json_files(output: Path, inputs: RoundInputs, results: RoundResults) -> None:
     """Write candidates.json, decision.json and model.json."""
     params, config, classes, evaluation_rows = inputs.params, inputs.config, inputs.classes, inputs.evaluation_rows
     contributions = step_contributions(results.probabilities, evaluation_rows, params.bootstrap_draws, config.seed)
@@ -200,8 +199,8 @@ def _write_json_files(output: Path, inputs: RoundInputs, results: RoundResults, 
         evaluation_rows.out_of_scope(results.predictions),
         classes.index(NOTHING) if NOTHING in classes else None,
     )
-    previous_members = () if teacher is None else files.members_with_votes(teacher)
-    model = results.choice.record(classes, config, results.trial, selective_prediction, previous_members)
+    previous_members = () if inputs.previous_model is None else inputs.previous_model.members
+    model = model_record(results.choice, results.trial, previous_members, classes, config, selective_prediction)
     model.write(output / MODEL)
 
 

@@ -11,6 +11,7 @@ from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
 from seedling.errors import InputError
 from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
+from seedling.models.heads import LINEAR
 from seedling.models.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from seedling.records.candidates import CandidateRecord, CandidatesRecord
 from seedling.train.cross_validation import TrainingData
@@ -182,8 +183,7 @@ def predicted_seconds(candidate: Candidate, data: TrainingData) -> float:
     n_classes = float(data.classes)
     n_models = (len(rows.folds) + 1) * n_models_per_fold
     seconds_per_model = {
-        "encoder_regression": 5e-9 * n_train * n_features * n_classes,
-        "logistic_regression": 5e-9 * n_train * n_features * n_classes,
+        **dict.fromkeys(LINEAR, 5e-9 * n_train * n_features * n_classes),
         "svm": 4e-10 * n_train * (n_train + n_predicted) * n_features,
         "random_forest": 2e-6 * 100 * np.sqrt(n_features) * n_train + 1e-5 * n_predicted,
         "nearest_neighbors": 3e-10 * n_train * (n_train + n_predicted) * n_features,

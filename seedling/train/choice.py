@@ -6,17 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.config.params import Candidate as LearnerName
-from seedling.config.params import WorkspaceConfig
 from seedling.models.model import soft_vote
 from seedling.records.candidates import ENSEMBLE, CandidateRecord
 from seedling.records.intervals import EstimateRecord
-from seedling.records.model import AbstentionRecord, MemberRecord, ModelRecord
+from seedling.records.model import AbstentionRecord
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import (
     Floats,
@@ -28,22 +25,12 @@ from seedling.stats.statistics import (
     softmax,
     wilson,
 )
-from seedling.train.cross_validation import Predictions, TrainingData
+from seedling.train.cross_validation import Predictions
 from seedling.train.tally import PREVIOUS_MODEL, Candidate
 
 MAX_ENSEMBLE_PICKS = 12  # of the greedy selection, with replacement
 MIN_P_BETTER = 0.8  # bootstrap probability with which the greedy ensemble must beat the plain one
 DEFAULT_MEMBERS = ("network", "fine_tuned", "logistic_regression", "svm")  # used if no row can be held out
-
-
-class TrainedFiles(Protocol):
-    """The trained candidates of a round; see `seedling.train.trial.Trial`."""
-
-    data: TrainingData
-    round_number: int
-
-    def file_of(self, candidate: Candidate) -> str:
-        """The name of a candidate's files, without suffix."""
 
 
 @dataclass(frozen=True)
@@ -96,37 +83,6 @@ class Choice:
             pool_std=np.max([part.pool_std for part in parts], axis=0),
         )
 
-    def record(
-        self,
-        classes: Sequence[str],
-        config: WorkspaceConfig,
-        trial: TrainedFiles,
-        selective_prediction: AbstentionRecord,
-        previous_members: tuple[MemberRecord, ...] = (),
-    ) -> ModelRecord:
-        """The content of model.json. previous_members: of the model of the round before, with their votes."""
-        members = tuple(
-            MemberRecord(
-                learner=cast("LearnerName", member.learner),  # checked by the record
-                recipe=member.trained_on,
-                loss=member.loss,
-                file=trial.file_of(member),
-                pool_halves=trial.data.n_models(member),
-                temperature=temperature,
-                votes=votes,
-            )
-            for member, temperature, votes in zip(self.members, self.temperatures, self.votes, strict=True)
-            if member != PREVIOUS_MODEL
-        )
-        return ModelRecord(
-            round=trial.round_number,
-            modality=config.modality,
-            classes=tuple(classes),
-            members=(*previous_members, *members),
-            temperature=self.temperature,
-            selective_prediction=selective_prediction,
-        )
-
 
 def choose(trained: Mapping[Candidate, Predictions], evaluation_rows: EvaluationRows, seed: int = 0) -> Choice:
     """Choose the best learner, the plain ensemble of all learners, or a greedy ensemble (Caruana et al. 2004).
@@ -166,8 +122,6 @@ def blend(
     """
     members = {PREVIOUS_MODEL: previous, **trained}
     votes = (votes_of_previous, *(1.0,) * len(trained))
-    if len(rows.truth) == 0:
-        return Choice(tuple(members), (1.0,) * len(members), 1.0, votes)
     return make_choice(tuple(members), members, rows, votes, fixed={PREVIOUS_MODEL: 1.0})
 
 

@@ -11,45 +11,17 @@ from numpy.typing import NDArray
 from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.records.decision import DecisionRecord
 from seedling.stats.randomness import generator
-from seedling.stats.statistics import Estimate, Floats, softmax
-from seedling.train import files
+from seedling.stats.statistics import Estimate
 from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import Predictions, TrainingData
 from seedling.train.learning_curve import correct_with_folds, worth_in_labels
+from seedling.train.previous_model import PreviousModel
 from seedling.train.round_decision import (
     RoundDecision,
     class_share_weights,
     compare_rounds,
     decide_without_evaluation_rows,
 )
-
-
-@dataclass(frozen=True)
-class PreviousModel:
-    """The model of the round before, which is a member of this round's model.
-
-    logits: the logarithm of the mean of its members' probabilities; temperature: calibrates them; votes: of its
-    members, 1 for all members of round 0 and 1 for each learner of a later round.
-    """
-
-    logits: Predictions
-    temperature: float
-    votes: float
-
-    @classmethod
-    def read(cls, teacher: Path) -> PreviousModel:
-        """Read it from the folder `models/<round>`."""
-        logits, temperature = files.read_model_predictions(teacher)
-        return cls(logits, temperature, sum(member.votes for member in files.members_with_votes(teacher)))
-
-    def evaluated(self, evaluation_rows: EvaluationRows) -> Floats:
-        """(n_evaluated, n_classes): probabilities of the evaluation rows."""
-        return softmax(evaluation_rows.select(self.logits) / self.temperature)
-
-    @property
-    def pool(self) -> Floats:
-        """(n_pool, n_classes): the final model's probabilities of the pool."""
-        return softmax(self.logits.pool[-1] / self.temperature)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +10,21 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from seedling.dataset.fold_probabilities import list_column
 from seedling.dataset.generation import read_manifest
 from seedling.dataset.training_rows import INGREDIENTS, TrainingRows
-from seedling.files.reading import read_frame, reading
 from seedling.files.writing import write_json
-from seedling.records.model import MemberRecord, ModelRecord
 from seedling.records.round_manifest import RoundManifestRecord, RoundRowsRecord
-from seedling.stats.statistics import SMALLEST, Floats
+from seedling.stats.statistics import Floats
 from seedling.train.cross_validation import Predictions
 from seedling.train.tally import Tally
 from seedling.workspace import (
     LOSSES,
-    MODEL,
     OUT_OF_FOLD,
     POOL_PREDICTIONS,
     VALIDATION_PREDICTIONS,
     Workspace,
-    half_folder,
 )
 
 
@@ -75,60 +68,6 @@ def write_validation_predictions(output: Path, predictions: Predictions) -> None
     from safetensors.numpy import save_file
 
     save_file({"probabilities": predictions.validation.astype(np.float32)}, output / VALIDATION_PREDICTIONS)
-
-
-def read_model_predictions(teacher: Path) -> tuple[Predictions, float]:
-    """Read the predictions of the previous round's model as logits, and the temperature that calibrates them.
-
-    The logits are the logarithm of the mean of its members' probabilities: the model's probabilities are the softmax
-    of logits / temperature.
-    """
-    from safetensors.numpy import load_file
-
-    temperature = ModelRecord.read(teacher / MODEL).temperature
-    out_of_fold, pool = read_frame(teacher / OUT_OF_FOLD), read_frame(teacher / POOL_PREDICTIONS)
-    with reading(teacher / VALIDATION_PREDICTIONS):
-        validation = load_file(teacher / VALIDATION_PREDICTIONS)["probabilities"]
-    labeled = out_of_fold[out_of_fold["split"] == "train"]
-
-    def logits(probabilities: NDArray[Any]) -> Floats:
-        as_floats = np.maximum(np.asarray(probabilities, dtype=np.float64), SMALLEST)
-        return np.asarray(temperature * np.log(as_floats))
-
-    n_classes = len(labeled["probabilities"].iloc[0])
-    std_by_fold = np.stack(pool["dropout_std"].tolist()).T if len(pool) else np.zeros((1, 0))
-    by_fold = np.stack(pool["probabilities"].tolist()) if len(pool) else np.zeros((0, n_classes))
-    predictions = Predictions(
-        labeled=logits(np.stack(labeled["probabilities"].tolist())),
-        validation=logits(validation),
-        pool=logits(by_fold.reshape(len(pool), -1, n_classes).transpose(1, 0, 2)),
-        labeled_std=labeled["dropout_std"].to_numpy(dtype=np.float64),
-        pool_std=np.asarray(std_by_fold, dtype=np.float64),
-    )
-    return predictions, temperature
-
-
-def members_with_votes(teacher: Path) -> tuple[MemberRecord, ...]:
-    """The members of the previous round's model; those of round 0 have one vote together."""
-    record = ModelRecord.read(teacher / MODEL)
-    total = sum(member.votes for member in record.members) if record.round == 0 else 1.0
-    return tuple(member.model_copy(update={"votes": member.votes / total}) for member in record.members)
-
-
-def copy_members(teacher: Path, output: Path, members: Sequence[MemberRecord]) -> None:
-    """Copy the files of the previous model's members."""
-    for member in members:
-        for source in teacher.glob(f"{half_folder('*')}/{member.file}.*"):
-            target = output / source.relative_to(teacher)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-
-
-def read_label_weights(teacher: Path) -> Floats:
-    """(n_fold_models, n_labeled): the label weights of the round before; see `TrainingData.label_weights`."""
-    frame = read_frame(teacher / OUT_OF_FOLD)
-    by_row = np.stack(frame.loc[frame["split"] == "train", "label_weight_by_fold"].tolist())
-    return np.ascontiguousarray(by_row.T, dtype=np.float64)
 
 
 def write_losses(output: Path, tally: Tally) -> None:

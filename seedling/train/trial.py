@@ -27,7 +27,7 @@ from seedling.train.candidates import (
     within_budget,
 )
 from seedling.train.choice import Choice, EvaluationRows, best_per_learner, blend, choose
-from seedling.train.comparison import Loop, PreviousModel
+from seedling.train.comparison import Loop
 from seedling.train.cross_validation import (
     Predictions,
     TrainingData,
@@ -36,6 +36,7 @@ from seedling.train.cross_validation import (
     pool_std,
     take_final_models,
 )
+from seedling.train.previous_model import PreviousModel
 from seedling.train.tally import Candidate
 from seedling.workspace import half_folder
 
