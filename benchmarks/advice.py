@@ -206,7 +206,6 @@ def simulate_start(
             name_of_class: int((noisy_labels == class_index).sum()) for class_index, name_of_class in enumerate(classes)
         },
         step_contributions=contribution_of_augmentation(features, changed, rows, noisy_labels, fold, len(classes)),
-        rounds=[],
         slices=[],
         has_queue=True,
         training_data={"augment"},

@@ -64,7 +64,7 @@ def main(workspace: Path) -> None:
     )
 
     run("pseudo_label@1", workspace, "labels the unlabeled images with the model of round 0")
-    run("train@1", workspace, "trains again with these pseudo-labels, and keeps the round unless it is probably worse")
+    run("train@1", workspace, "trains again with these pseudo-labels, and keeps the round only if it is clearly better")
     decision = DecisionRecord.read(workspace / "models/1/decision.json")
     print(f"  Round 1 is {decision.decision}: {decision.reason}")
 

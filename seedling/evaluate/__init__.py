@@ -153,7 +153,6 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
             evaluated,
             validated,
             train_results.step_contributions,
-            rounds,
             slice_results,
             _training_data_of(model_record),
             is_photographs_without_encoder=_is_photographs(model.features),
@@ -304,12 +303,11 @@ def _curve(evaluated: Scored, measured: LearningCurveRecord | None, noise: float
     return Curve.of(measured, error, rows, noise, seed)
 
 
-def _next_steps(  # noqa: PLR0913  (the results that the advice is based on)
+def _next_steps(
     curve: Curve | None,
     evaluated: Scored,
     validated: Path,
     step_contributions: Sequence[StepContributionRecord],
-    rounds: Sequence[RoundRecord],
     slice_results: Sequence[SliceRecord],
     training_data: set[str],
     *,
@@ -326,7 +324,6 @@ def _next_steps(  # noqa: PLR0913  (the results that the advice is based on)
         errors=errors_by_class(evaluated.right, evaluated.truth, evaluated.classes),
         labels=training_labels(manifest),
         step_contributions=step_contributions,
-        rounds=rounds,
         slices=slice_results,
         training_data=training_data,
         label_sources=_label_sources(validated),

@@ -15,7 +15,7 @@ from scipy.stats import fisher_exact
 
 from seedling.evaluate.slices import holm
 from seedling.records.candidates import LearningCurveRecord, StepContributionRecord
-from seedling.records.evaluation import AdviceKind, AdviceRecord, ExpectedAccuracyRecord, RoundRecord, SliceRecord
+from seedling.records.evaluation import AdviceKind, AdviceRecord, ExpectedAccuracyRecord, SliceRecord
 from seedling.records.few_labels import FEW_LABELS, classes_with_few_labels, few_labels_phrase
 from seedling.records.intervals import EstimateRecord
 from seedling.records.stage_notes import LabelIssueEstimate
@@ -115,7 +115,6 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     errors: Mapping[str, int],
     labels: Mapping[str, int],
     step_contributions: Sequence[StepContributionRecord],
-    rounds: Sequence[RoundRecord],
     slices: Sequence[SliceRecord],
     has_queue: bool,
     training_data: Collection[str],
@@ -126,7 +125,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     """Advice, the largest expected gain first.
 
     rows: kept rows by split; label_issues: validate's estimate of the wrong labels; errors, labels: wrong evaluation
-    rows and training labels, by class; step_contributions: measured by train; rounds: with `decision`; slices: with
+    rows and training labels, by class; step_contributions: measured by train; slices: with
     `worse`; has_queue: whether the pool's rows were ranked for labeling; training_data: stages whose rows the model
     was trained on; label_sources: training labels by source and by rule; unlabeled: held-out rows that scrape rejected
     because they have no label; is_photographs_without_encoder: whether a pretrained encoder is not set, though the rows
@@ -141,7 +140,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
         *_check_labels(curve, label_issues),
         *_fix_sources(curve, label_sources, rows_per_minute),
         *_label_class(errors, labels, max_rows, rows_per_minute),
-        *_leave_out(step_contributions, rounds, training_data),
+        *_leave_out(step_contributions, training_data),
         *_check_slices(slices),
     ]
     useful = [step for step in advice if step.gain is None or step.gain.value >= MIN_GAIN]
@@ -312,7 +311,6 @@ def _label_class(
 
 def _leave_out(
     step_contributions: Sequence[StepContributionRecord],
-    rounds: Sequence[RoundRecord],
     training_data: Collection[str],
 ) -> list[AdviceRecord]:
     """Steps that significantly reduce accuracy although the model in use was trained with them."""
@@ -323,9 +321,6 @@ def _leave_out(
             loss = Estimate(-difference.value, -difference.high, -difference.low)
             how = f"Set {PARAM_OF_STEP[step]}: 0 in params.yaml; model selection already leaves it out where it can."
             advice.append(_advice("leave_out", f"Leave out {step}", how, None, loss))
-    if any(result.decision == "rejected" for result in rounds):
-        how = "Set pseudo_label.rounds lower in params.yaml: a round was rolled back, so its time was wasted."
-        advice.append(_advice("stop", "Stop pseudo-labeling earlier", how, None, None))
     return advice
 
 

@@ -27,7 +27,6 @@ AdviceKind = Literal[
     "fix_source",
     "collect_class",
     "leave_out",
-    "stop",
     "slice",
 ]
 

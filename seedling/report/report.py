@@ -107,7 +107,10 @@ GLOSSARY = (
     ("95 % interval", "if this were repeated on new rows, 95 % of such intervals would contain the true value"),
     ("weak label", "given by a rule, such as a tag of the row's page, not by a person"),
     ("mixup", "a weighted average of two rows and of their labels"),
-    ("round", "one training; later rounds also train on pseudo-labels, and are rolled back if the result is worse"),
+    (
+        "round",
+        "one training; a later round also trains on pseudo-labels, and is rolled back unless it is clearly better",
+    ),
     ("log-loss", "0 if the model is certain and right, and largest if it is certain and wrong"),
     ("DeepFool", "a search for the smallest change of an image that flips the prediction"),
     ("quality gate", "checks of a stage's rows that must pass before the next stage may use them"),

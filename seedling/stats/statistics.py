@@ -269,69 +269,57 @@ def paired_difference(  # noqa: PLR0913  (two arrays of scores, and the settings
     draws: int,
     rng: np.random.Generator,
     confidence: float = 0.95,
-    margin: float = 0.0,
     wrong: float = 0.0,
 ) -> Difference:
     """The mean of new - old with its confidence interval, and the probability that new is worse, by paired bootstrap.
 
-    With one seed, the interval is the bootstrap-t interval after two groups are added, one with large positive and one
-    with large negative differences: rows that hardly differ do not prove that no row ever will. Their difference is
+    The interval is the bootstrap-t interval after two groups are added, one with large positive and one with large
+    negative differences: rows that hardly differ do not prove that no row ever will. Their difference is
     `PSEUDO_GROUP_DEVIATIONS` root mean squares, or `wrong` if that is larger. If the rows are grouped, the interval is
-    at least as wide as that of `around_mean`, and probability_worse also accounts for few groups. With several seeds,
-    it is the percentile interval of a bootstrap that draws the seeds too.
+    at least as wide as that of `around_mean`, and probability_worse also accounts for few groups.
 
     Args:
-        old: (n_rows,) scores, or (n_seeds, n_rows) of models trained with several seeds.
+        old: (n_rows,) scores.
         new: the same for the same rows.
         groups: (n_rows,), drawn whole.
         larger_is_better: whether a larger score is better.
         draws: the number of bootstrap draws.
         rng: the source of the draws.
         confidence: the probability inside the interval.
-        margin: probability_worse is the share of draws that are worse by strictly more than this.
         wrong: the score difference of a row whose prediction becomes wrong, which few rows may not show: 1 for
             accuracy, else `difference_if_wrong`.
     """
-    gap = np.atleast_2d(new - old)
+    gap = new - old
     value, sizes = float(gap.mean()), by_group(np.ones(len(groups)), groups)
     widening = few_groups(sizes, confidence)
     means = _means_of_draws(gap, groups, draws, rng)
     if widening > 1:  # a draw without a difference keeps none
         means = np.where(means == 0, 0.0, value + (means - value) * widening)
-    if len(gap) == 1:
-        sums, most = by_group(gap[0], groups), max(float(np.abs(gap).max()), wrong)
-        extreme = max(PSEUDO_GROUP_DEVIATIONS * float(np.sqrt((gap**2).mean())), wrong)
-        size = float((sizes**2).sum() / sizes.sum())  # mean size of the group that a row is in
-        ends = bootstrap_t(
-            np.append(sizes, [size, size]),
-            np.append(sums, [size * extreme, -size * extreme]),
-            draws=draws,
-            confidence=confidence,
-            rng=rng,
-        )
-        wide = around_mean(sizes, sums, confidence) if widening > 1 else (value, value)
-        low, high = max(-most, min(value, ends[0], wide[0])), min(most, max(value, ends[1], wide[1]))
-    else:
-        low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    is_worse = (means < -margin) if larger_is_better else (means > margin)
+    sums, most = by_group(gap, groups), max(float(np.abs(gap).max()), wrong)
+    extreme = max(PSEUDO_GROUP_DEVIATIONS * float(np.sqrt((gap**2).mean())), wrong)
+    size = float((sizes**2).sum() / sizes.sum())  # mean size of the group that a row is in
+    ends = bootstrap_t(
+        np.append(sizes, [size, size]),
+        np.append(sums, [size * extreme, -size * extreme]),
+        draws=draws,
+        confidence=confidence,
+        rng=rng,
+    )
+    wide = around_mean(sizes, sums, confidence) if widening > 1 else (value, value)
+    low, high = max(-most, min(value, ends[0], wide[0])), min(most, max(value, ends[1], wide[1]))
+    is_worse = (means < 0) if larger_is_better else (means > 0)
     probability = float(is_worse.mean()) if len(sizes) > 1 else 0.5
     return Difference(value, float(low), float(high), probability)
 
 
 def _means_of_draws(gap: Floats, groups: NDArray[np.str_], draws: int, rng: np.random.Generator) -> Floats:
-    """(draws,): the mean difference of each bootstrap draw of groups and seeds. gap: (n_seeds, n_rows)."""
-    seeds, rows = len(gap), len(groups)
-
-    def mean_of_draw(drawn: NDArray[np.intp]) -> float:
-        if seeds == 1:
-            return float(gap[0, drawn].mean())
-        return float(gap[rng.integers(seeds, size=seeds)].mean(axis=0)[drawn].mean())
-
+    """(draws,): the mean difference of each bootstrap draw of groups. gap: (n_rows,)."""
+    rows = len(groups)
     is_ungrouped = len(np.unique(groups)) == rows
-    if seeds == 1 and rows * draws <= MAX_DRAWN_NUMBERS and is_ungrouped:  # the same draws, without a loop
-        in_order = gap[0, np.argsort(groups, kind="stable")]
+    if rows * draws <= MAX_DRAWN_NUMBERS and is_ungrouped:  # the same draws, without a loop
+        in_order = gap[np.argsort(groups, kind="stable")]
         return np.asarray(in_order[rng.integers(rows, size=(draws, rows))].mean(axis=1))
-    return np.array([mean_of_draw(drawn) for drawn in resamples(groups, draws, rng)])
+    return np.array([float(gap[drawn].mean()) for drawn in resamples(groups, draws, rng)])
 
 
 def fit_temperature(logits: Floats, truth: Ints) -> float:

@@ -11,7 +11,7 @@ from round_records import difference, estimate
 
 from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
 from seedling.records.candidates import LearningCurvePointRecord, LearningCurveRecord, StepContributionRecord
-from seedling.records.evaluation import RoundRecord, SliceRecord
+from seedling.records.evaluation import SliceRecord
 from seedling.records.intervals import EstimateRecord
 from seedling.records.stage_notes import ReviewTime
 
@@ -41,7 +41,7 @@ def test_twice_the_labels_bring_what_the_power_law_says() -> None:
 
 def test_advice_is_ranked_by_what_it_may_bring() -> None:
     """Labels, mended labels and a step that surely costs, by their gains; what has no number stands last: a class with half of the errors and a
-    tenth of the labels, rounds that were rolled back, a slice.
+    tenth of the labels, a slice.
     """
     steps = next_steps(
         Curve.of(falling(), 0.2, 1000, 0, 0),
@@ -61,17 +61,6 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
                 kind="recipe", step="augment", learners=("svm",), difference=difference(-0.03, -0.05, -0.01)
             )
         ],
-        rounds=[
-            RoundRecord(
-                round=1,
-                decision="rejected",
-                reason="worse",
-                worth_in_labels=None,
-                harmed=(),
-                accuracy=None,
-                difference=None,
-            )
-        ],
         slices=[SliceRecord(column="words", value="over 9", rows=30, accuracy=estimate(0.5), worse=True)],
         has_queue=True,
         training_data={"augment"},
@@ -82,8 +71,8 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
     assert gains["leave_out"] == pytest.approx(0.03)
     told = [one.gain.value for one in steps if one.gain]
     assert told == sorted(told, reverse=True)
-    assert [one.what for one in steps[-3:]] == ["collect_class", "stop", "slice"]
-    assert "“a”" in steps[-3].text
+    assert [one.what for one in steps[-2:]] == ["collect_class", "slice"]
+    assert "“a”" in steps[-2].text
     minutes = {one.what: one.minutes for one in steps}
     assert (minutes["label"], minutes["check_labels"]) == (10, 5)  # at ten rows a minute
     assert any("augment.augmentations_per_row: 0" in one.how for one in steps)
@@ -99,7 +88,6 @@ def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
         "errors": {},
         "labels": {},
         "step_contributions": [],
-        "rounds": [],
         "slices": [],
         "has_queue": True,
         "training_data": set(),
@@ -130,7 +118,6 @@ def test_an_encoder_for_photographs_and_labels_for_rare_classes_come_before_all_
         errors={},
         labels={"a": 94, "b": 4, "c": 2, "d": 0},
         step_contributions=[],
-        rounds=[],
         slices=[],
         has_queue=True,
         training_data=set(),

@@ -209,17 +209,6 @@ def test_the_interval_of_a_difference_stays_within_the_possible_values() -> None
         assert -1 <= found.low < 0 < found.high <= 1
 
 
-def test_seeds_are_drawn_as_rows_are() -> None:
-    """One seed gains 0.2 on every row, the other loses it: a draw of two seeds is worse with the probability 1/4."""
-    old, groups = np.full((1, 50), 0.5), np.arange(50).astype(str)
-    new = np.stack([np.full(50, 0.7), np.full(50, 0.3)])
-    found = paired_difference(
-        old, new, groups, larger_is_better=True, draws=4000, rng=np.random.default_rng(0), margin=0.1
-    )
-    assert (found.value, found.low, found.high) == pytest.approx((0, -0.2, 0.2))
-    assert found.probability_worse == pytest.approx(0.25, abs=0.03)
-
-
 def test_the_temperature_reverts_the_scaling_of_logits() -> None:
     """For labels drawn from softmax(z) and logits 3z, the fitted temperature is close to 3."""
     rng = np.random.default_rng(1)
