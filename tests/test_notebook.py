@@ -28,7 +28,7 @@ def cell_with(notebook: Any, code: str) -> str:
 
 @pytest.mark.slow
 def test_the_notebook_runs_and_finds_the_wrong_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The planted wrong label comes first, the three questions are answered right, and most digits are recognized."""
+    """The planted wrong label comes first, the three questions are answered right, and most digits outside the table are recognized."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = NotebookClient(
@@ -46,8 +46,7 @@ def test_the_notebook_runs_and_finds_the_wrong_label(tmp_path: Path, monkeypatch
         label for line, label in zip(answers, ("flight", "weather", "hotel"), strict=True) if label not in line
     ] == []
     assert float(cell_with(notebook, 'texts.metrics["accuracy"]').splitlines()[-1]) > 0.8
-    digits = [line.split() for line in cell_with(notebook, "truth=").splitlines()[1:]]
-    assert sum(row[1] == row[-1] for row in digits) >= 4
+    assert float(cell_with(notebook, "== answers")) > 0.6
 
 
 def test_the_notebook_is_committed_without_outputs() -> None:

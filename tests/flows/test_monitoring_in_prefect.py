@@ -197,9 +197,10 @@ def test_runs_are_named_and_tagged_by_what_they_did(watched: Watched) -> None:
         "gates",
     ]
     assert all(run["name"].startswith("flowers 20") for run in (first, second, failed))
+    # With six labels per class the probability that round 1 has a lower log loss stays below the limit.
     assert [sorted(run["tags"]) for run in (first, second, failed)] == [
-        ["accepted", "flowers", "quick"],
-        ["accepted", "flowers", "quick"],
+        ["flowers", "quick", "rejected"],
+        ["flowers", "quick", "rejected"],
         ["flowers", "gate failed", "quick"],
     ]
 
