@@ -135,10 +135,10 @@ def model_choice_sentence(rounds: Sequence[RoundRecord], accepted_round: int) ->
         return None
     last = compared[-1]
     if last.decision == "rejected":
-        return Markup("The model of round {} stays, because round {} was rejected: {}").format(
+        return Markup("The model of round {} stays, because round {} was rejected: {}.").format(
             accepted_round, last.round, last.reason
         )
-    return Markup("The model of round {} was accepted in place of round {}: {}").format(
+    return Markup("The model of round {} was accepted in place of that of round {}: {}.").format(
         accepted_round, accepted_round - 1, last.reason
     )
 
@@ -185,6 +185,8 @@ def confidence_sentence(
         ).format(whole_percent(selective.target_accuracy))
     for point in points_by_error:
         if point.threshold is None or point.threshold <= selective.threshold or not (point.coverage and point.errors):
+            continue
+        if percent(point.threshold) == percent(selective.threshold):  # the sentence on abstention has said it
             continue
         errors = point.errors
         ends = soft(f"[{percent(1 - errors.high)}, {percent(1 - errors.low)}]")

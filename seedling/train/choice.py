@@ -116,9 +116,9 @@ def blend(
     """The model of a later round: the previous model's members keep their votes, and each new learner gets one.
 
     p = softmax(log((v q + Σ_m softmax(z_m / T_m)) / (v + M)) / T), where q is the mean of the previous members and v
-    their votes: 1 for all members of round 0, and 1 for each learner of a later round. Averaging over rounds keeps
-    most of the gain of a good round and halves the damage of a bad one, which a few labeled rows cannot tell apart
-    (benchmarks/proving_ground.py). No selection: it would follow the noise of the same few rows.
+    their votes: 1 for all members of round 0, and 1 for each learner of a later round. The earlier members limit what a
+    wrong round can do, at about the same mean accuracy (benchmarks/proving_ground.py). There is no selection, which
+    would follow the noise of the few rows that also decide on the round.
     """
     members = {PREVIOUS_MODEL: previous, **trained}
     votes = (votes_of_previous, *(1.0,) * len(trained))

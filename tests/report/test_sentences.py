@@ -85,9 +85,13 @@ def test_a_class_that_is_never_predicted_is_not_claimed() -> None:
     ("decisions", "accepted_round", "sentence"),
     [
         (["accepted"], 0, None),
-        (["accepted", "accepted"], 1, "The model of round 1 was accepted in place of round 0: reason 1"),
-        (["accepted", "rejected"], 0, "The model of round 0 stays, because round 1 was rejected: reason 1"),
-        (["accepted", "accepted", "rejected"], 1, "The model of round 1 stays, because round 2 was rejected: reason 2"),
+        (["accepted", "accepted"], 1, "The model of round 1 was accepted in place of that of round 0: reason 1."),
+        (["accepted", "rejected"], 0, "The model of round 0 stays, because round 1 was rejected: reason 1."),
+        (
+            ["accepted", "accepted", "rejected"],
+            1,
+            "The model of round 1 stays, because round 2 was rejected: reason 2.",
+        ),
     ],
 )
 def test_the_model_in_use_has_a_reason(decisions: list[Any], accepted_round: int, sentence: str | None) -> None:
@@ -150,6 +154,7 @@ def test_the_first_stricter_threshold_is_named() -> None:
     assert plain(sentences.confidence_sentence(selective(), [none, empty, point])) == always + confident
     assert plain(sentences.confidence_sentence(selective(threshold=0.5), [point])) == confident
     assert sentences.confidence_sentence(selective(threshold=0.9), [point]) is None
+    assert sentences.confidence_sentence(selective(threshold=0.8919), [point]) is None, "both are printed as 89.2 %"
     assert plain(sentences.confidence_sentence(selective(), [none])) == always
     assert sentences.confidence_sentence(selective(coverage=None), [point]) is None
 
