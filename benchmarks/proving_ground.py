@@ -16,27 +16,23 @@ than one standard error of the paired difference.
 from __future__ import annotations
 
 import argparse
-import ast
-import io
-import sysconfig
 import tempfile
 import time
 import warnings
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from few_labels import SUPERVISED_PEERS
 from numpy.typing import NDArray
-from PIL import Image
 from record import Measurement, mean_with_interval, write
+from scipy.stats import spearmanr
+from task_sources import SOURCES, Features, Source, combined, features_of
 
 from seedling.config.params import EncoderParams, PseudoLabelParams, TrainParams
 from seedling.dataset.training_rows import TrainingRows, pool_halves
@@ -58,15 +54,18 @@ from seedling.train.cross_validation import (
     mean_logits,
     pool_logits,
 )
-from seedling.train.round_decision import class_share_weights, compare_rounds, decide_without_evaluation_rows
+from seedling.train.round_decision import (
+    RoundDecision,
+    class_share_weights,
+    compare_rounds,
+    decide_without_evaluation_rows,
+)
 from seedling.train.tally import PREVIOUS_MODEL, Candidate
 from seedling.validate.splits import assign_folds
 
 LABELS_PER_CLASS = (1, 5, 10, 40)
 MAX_LABELS, MAX_POOL, MAX_TEST = 400, 1_000, 700
-MAX_TRAIN_ROWS, MAX_TEST_ROWS = 3_000, 1_000  # of a source
 FOLDS, ROUNDS = 5, 2
-PACKAGES = ("scipy", "sklearn", "pandas", "torch", "prefect", "numpy", "transformers")
 VARIANTS = (  # of the tasks of a source, by draw: largest over smallest class, and share of wrong labels
     (1, 0.0),
     (1, 0.0),
@@ -76,195 +75,6 @@ VARIANTS = (  # of the tasks of a source, by draw: largest over smallest class, 
 )
 FIRST_LEARNERS = ("logistic_regression", "encoder_regression", "svm")
 LATER_LEARNERS = ("logistic_regression", "nearest_neighbors")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A source of tasks. half: choose or prove; change: what is done to its rows; max_classes: of a task."""
-
-    name: str
-    half: str
-    change: str = ""
-    max_classes: int | None = None
-
-    @property
-    def title(self) -> str:
-        """The name with the change."""
-        return f"{self.name} {self.change}".strip()
-
-
-SOURCES = (
-    Source("trashnet", "choose"),
-    Source("trashnet", "choose", "gray"),
-    Source("hwu64", "choose", max_classes=12),
-    Source("hwu64", "choose", "six words", max_classes=12),
-    Source("sms_spam", "choose"),
-    Source("docstrings", "choose"),
-    Source("clusters", "choose"),
-    Source("clothing_small", "prove"),
-    Source("clothing_small", "prove", "blurred"),
-    Source("banking77_oos", "prove", max_classes=10),
-    Source("advisory_severity", "prove"),
-    Source("cells", "prove"),
-    Source("digits", "prove"),
-    Source("stripes", "prove"),
-)
-
-
-@dataclass(frozen=True)
-class Features:
-    """The features of a source: encoder (n, d), surface (n, s) of colors or words, labels and is_test (n,)."""
-
-    encoder: Floats
-    surface: Floats
-    labels: NDArray[np.str_]
-    is_test: NDArray[np.bool_]
-
-
-# ------------------------------------------------------------------------------------------------------------ sources
-
-
-def read_set(folder: Path, max_train: int = MAX_TRAIN_ROWS, max_test: int = MAX_TEST_ROWS) -> pd.DataFrame:
-    """Return a sample of the train and test rows of a set."""
-    frame = pd.read_parquet(folder / "data.parquet")
-    parts = [frame[frame["split"] == split] for split in ("train", "test")]
-    sizes = (max_train, max_test)
-    return pd.concat(
-        [part.sample(min(len(part), size), random_state=0) for part, size in zip(parts, sizes, strict=True)]
-    )
-
-
-def shuffled(rows: Sequence[tuple[bytes | str, str]], kind: str) -> pd.DataFrame:
-    """Return rows without duplicates as a frame; a third of them are test rows."""
-    frame = pd.DataFrame(rows, columns=[kind, "label"]).drop_duplicates(kind).sample(frac=1, random_state=0)
-    return frame.assign(split=np.where(np.arange(len(frame)) < len(frame) / 3, "test", "train"))
-
-
-def docstrings(_: Path) -> pd.DataFrame:
-    """Docstrings of installed packages, with the package as class: long texts with overlapping vocabulary."""
-    packages, rows = Path(sysconfig.get_path("purelib")), []
-    for package in PACKAGES:
-        texts: list[str] = []
-        files = sorted((packages / package).rglob("*.py"))
-        for file in np.random.default_rng(0).permutation(np.array(files, dtype=object))[:300]:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                try:
-                    tree = ast.parse(file.read_text(encoding="utf-8", errors="ignore"))
-                except SyntaxError:
-                    continue
-            for node in ast.walk(tree):
-                if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                    words = (ast.get_docstring(node) or "").split()
-                    texts += [" ".join(words)] if len(words) > 12 else []
-        rows += [(text, package) for text in np.random.default_rng(1).permutation(np.array(texts, dtype=object))[:450]]
-    return shuffled(rows, "text")
-
-
-def cells(data: Path) -> pd.DataFrame:
-    """Cut-outs of blood cells, with a third of the red ones, which are nine of ten."""
-    rng, rows = np.random.default_rng(0), []
-    for annotation in sorted((data / "bccd/annotations").glob("*.xml")):
-        image = Image.open(data / f"bccd/images/{annotation.stem}.jpg").convert("RGB")
-        for item in ElementTree.parse(annotation).getroot().findall("object"):  # noqa: S314  (our own copy of the set)
-            left, top, right, bottom = (
-                int(item.findtext(f"bndbox/{side}") or 0) for side in ("xmin", "ymin", "xmax", "ymax")
-            )
-            label = item.findtext("name") or ""
-            if min(right - left, bottom - top) < 10 or (label == "RBC" and rng.random() > 0.35):
-                continue
-            rows.append((encoded(np.asarray(image.crop((left, top, right, bottom)))), label))
-    return shuffled(rows, "image")
-
-
-def digits(_: Path) -> pd.DataFrame:
-    """scikit-learn's digits, enlarged to 64 pixels."""
-    from sklearn.datasets import load_digits
-
-    loaded = load_digits()
-    images = [
-        cv2.resize((image * 15.9).astype(np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC) for image in loaded.images
-    ]
-    return shuffled([(encoded(image), str(label)) for image, label in zip(images, loaded.target, strict=True)], "image")
-
-
-def encoded(image: NDArray[np.uint8]) -> bytes:
-    """Return an image as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).convert("RGB").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def changed(payload: bytes | str, change: str) -> bytes | str:
-    """Return a gray, blurred or shortened copy of a row."""
-    if isinstance(payload, str):
-        return " ".join(payload.split()[:6]) if change == "six words" else payload
-    if not change:
-        return payload
-    image = Image.open(io.BytesIO(payload)).convert("L" if change == "gray" else "RGB")
-    pixels = np.asarray(image if change == "gray" else image.resize((96, 96)))
-    return encoded(pixels if change == "gray" else cv2.GaussianBlur(pixels, (0, 0), 2))
-
-
-def synthetic(name: str) -> Features:
-    """Embeddings with known structure: clusters that follow the classes, or stripes across all clusters."""
-    rng, n_classes, n_rows = np.random.default_rng(7), 6, 2_400
-    cluster = rng.integers(n_classes, size=n_rows)
-    centers = rng.normal(size=(n_classes, 64))
-    direction = rng.normal(size=64)
-    points = centers[cluster] + 1.2 * rng.normal(size=(n_rows, 64))
-    classes = cluster
-    if name == "stripes":  # the class is the position along a direction that has nothing to do with the clusters
-        position = points @ direction
-        classes = np.searchsorted(np.quantile(position, [0.25, 0.5, 0.75]), position)
-    return Features(
-        encoder=points.astype(np.float32),
-        surface=rng.normal(size=(n_rows, COLOR_COLUMNS)).astype(np.float32),
-        labels=classes.astype(str),
-        is_test=np.arange(n_rows) % 3 == 0,
-    )
-
-
-MADE: dict[str, Callable[[Path], pd.DataFrame]] = {"docstrings": docstrings, "cells": cells, "digits": digits}
-
-
-def features_of(source: Source, data: Path, backbone: str, cache: Path) -> Features:
-    """Compute a source's features, or read them from the cache."""
-    if source.name in {"clusters", "stripes"}:
-        return synthetic(source.name)
-    path = cache / f"{source.title.replace(' ', '-')}.npz"
-    if not path.is_file():
-        frame = MADE[source.name](data) if source.name in MADE else read_set(data / source.name)
-        modality = "text" if "text" in frame else "image"
-        cells_of_rows = frame[modality].tolist()
-        payloads = [changed(cell["bytes"] if isinstance(cell, dict) else cell, source.change) for cell in cells_of_rows]
-        model = "all-MiniLM-L6-v2" if modality == "text" else backbone
-        maker = EncodedFeatures(EncoderHandle(EncoderParams(model=model), modality, cache))  # type: ignore[arg-type]
-        raw = maker._encode(payloads)
-        if modality == "text":
-            encoder, surface = raw, maker._fit_topics(payloads)
-        else:
-            encoder, surface = raw[:, :-COLOR_COLUMNS], raw[:, -COLOR_COLUMNS:]
-        labels = frame["label"].to_numpy(dtype=str)
-        np.savez(path, encoder=encoder, surface=surface, labels=labels, is_test=(frame["split"] == "test").to_numpy())
-    with np.load(path) as arrays:
-        return Features(**{name: arrays[name] for name in arrays.files})
-
-
-def combined(features: Features, fit_rows: NDArray[np.intp], surface_weight: float) -> NDArray[np.float32]:
-    """(n, d + s): the features that Seedling computes, centered on the rows that training may use."""
-
-    def block(values: Floats) -> Floats:
-        unit = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
-        centered = unit - unit[fit_rows].mean(axis=0)
-        scaled: Floats = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-9)
-        return scaled
-
-    both = np.concatenate([block(features.encoder), surface_weight * block(features.surface)], axis=1)
-    return (both / np.linalg.norm(both, axis=1, keepdims=True)).astype(np.float32)
-
-
-# -------------------------------------------------------------------------------------------------------------- tasks
 
 
 @dataclass(frozen=True)
@@ -338,9 +148,6 @@ def rows_of(task: Task) -> TrainingRows:
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- loop
-
-
 @dataclass(frozen=True)
 class Method:
     """Settings that the benchmark compares; the defaults are Seedling's.
@@ -366,10 +173,10 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Round:
-    """A round's model: probabilities of the test rows, and whether the round is accepted."""
+    """A round's model: probabilities of the test rows, and the decision, None for round 0."""
 
     test: Floats
-    accepted: bool
+    decision: RoundDecision | None
 
 
 @dataclass(frozen=True)
@@ -420,8 +227,8 @@ def run_rounds(task: Task, features: Features, method: Method) -> list[Round]:
             test_logits[PREVIOUS_MODEL] = state.test_logits
             votes += len(candidates)
         predictions = choice.combine(trained)
-        accepted = state is None or is_accepted(state, predictions, evaluation_rows, number, params, task.seed)
-        rounds.append(Round(voted(choice, test_logits, choice.temperature), accepted))
+        decision = None if state is None else decide(state, predictions, evaluation_rows, number, params, task.seed)
+        rounds.append(Round(voted(choice, test_logits, choice.temperature), decision))
         state = State(
             logits_of(predictions, choice.temperature),
             np.log(np.maximum(voted(choice, test_logits, 1.0), SMALLEST)),
@@ -460,15 +267,15 @@ def logits_of(predictions: Predictions, temperature: float) -> Predictions:
     )
 
 
-def is_accepted(
+def decide(
     state: State, predictions: Predictions, rows: EvaluationRows, number: int, params: TrainParams, seed: int
-) -> bool:
-    """The round decision."""
+) -> RoundDecision:
+    """The round decision; see `seedling.train.comparison.decide`."""
     old, new = state.predictions.pool[-1], predictions.pool[-1]
     if len(rows.truth) == 0:
         vanished = len(set(old.argmax(axis=1).tolist()) - set(new.argmax(axis=1).tolist()))
-        return decide_without_evaluation_rows(number, 0, vanished, last=False).decision == "accepted"
-    decision = compare_rounds(
+        return decide_without_evaluation_rows(number, 0, vanished, last=False)
+    return compare_rounds(
         number,
         0,
         rows.select(state.predictions),
@@ -481,7 +288,6 @@ def is_accepted(
         params=params,
         seed=seed,
     )
-    return decision.decision == "accepted"
 
 
 def pseudo_labeled(
@@ -522,9 +328,6 @@ def pseudo_labeled(
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ results
-
-
 @lru_cache(maxsize=2)
 def cached_features(source: Source, data: Path, backbone: str, cache: Path) -> Features:
     """`features_of`, once per process and source."""
@@ -551,7 +354,10 @@ def run_task(job: tuple[Source, int, int], data: Path, backbone: str, cache: Pat
         rounds = run_rounds(task, features, method)
         seconds = time.process_time() - started
         right = [(each.test.argmax(axis=1) == task.truth).astype(float) for each in rounds]
-        n_accepted = next((number for number, each in enumerate(rounds) if not each.accepted), len(rounds))
+        rejected = (
+            number for number, each in enumerate(rounds) if each.decision and each.decision.decision == "rejected"
+        )
+        n_accepted = next(rejected, len(rounds))
         final = {name: right[n_accepted - 1]}
         if name == "Seedling":
             final |= {"round 0": right[0], "round 1, whatever the decision": right[1]}
@@ -565,9 +371,17 @@ def run_task(job: tuple[Source, int, int], data: Path, backbone: str, cache: Pat
                     "gain": float(difference.mean()),
                     "harmed": float(difference.mean() < -difference.std() / np.sqrt(len(difference))),
                     "seconds": seconds,
+                    **held_out_gains(rounds[1].decision),
                 }
             )
     return results
+
+
+def held_out_gains(decision: RoundDecision | None) -> dict[str, float]:
+    """What the evaluation rows say about round 1: its gain in accuracy and in log loss; empty without such rows."""
+    if decision is None or decision.accuracy is None or decision.log_loss is None:
+        return {}
+    return {"held-out accuracy": decision.accuracy.value, "held-out log loss": -decision.log_loss.value}
 
 
 def measurements_of(results: pd.DataFrame, command: str) -> Iterator[Measurement]:
@@ -602,12 +416,30 @@ def measurements_of(results: pd.DataFrame, command: str) -> Iterator[Measurement
             )
             yield measured(half, system, "worst task: minus round 0", [float(chosen["gain"].min())], "points of share")
             yield measured(half, system, "seconds of one core", chosen["seconds"].tolist(), "s")
+    for half in ("choose", "prove"):
+        of_round_1 = results[(results["half"] == half) & (results["system"] == "round 1, whatever the decision")]
+        evaluated = of_round_1[of_round_1["held-out accuracy"].notna()]
+        for gain in ("held-out accuracy", "held-out log loss"):
+            metric = f"rank correlation of the gain in {gain} with the gain in test accuracy"
+            correlation = rank_correlation(evaluated[gain].to_numpy(), evaluated["gain"].to_numpy())
+            yield Measurement(half, "round 1", metric, *correlation, "Spearman's rho", len(evaluated), command)
     ours = results[results["system"] == "Seedling"].set_index(task)
     leads = ours["accuracy"] - best.loc[ours.index]
     for source, labels in dict.fromkeys((str(key[0]), int(key[1])) for key in ours.index.tolist()):
         of_setting = leads.loc[source, labels].tolist()
         setting = f"{source}, {labels} a class"
         yield measured(setting, "Seedling", "minus the best peer, paired", of_setting, "points of share")
+
+
+def rank_correlation(
+    first: NDArray[np.float64], second: NDArray[np.float64], draws: int = 2_000
+) -> tuple[float, float, float]:
+    """Spearman's rank correlation with its 95 % bootstrap interval over tasks."""
+    rng = np.random.default_rng(0)
+    samples = rng.integers(len(first), size=(draws, len(first)))
+    drawn = [spearmanr(first[rows], second[rows]).statistic for rows in samples]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return float(spearmanr(first, second).statistic), float(low), float(high)
 
 
 def main() -> None:
