@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ from record import Measurement, mean_with_interval, write
 from scipy.stats import spearmanr
 from task_sources import SOURCES, Features, Source, combined, features_of
 
-from seedling.config.params import EncoderParams, PseudoLabelParams, TrainParams
+from seedling.config.params import EncoderParams, Filter, PseudoLabelParams, TrainParams
 from seedling.dataset.training_rows import TrainingRows, pool_halves
 from seedling.features.classical import Inputs
 from seedling.features.encoded_features import SURFACE_WEIGHTS, EncodedFeatures
@@ -43,9 +44,10 @@ from seedling.features.encoder_handle import EncoderHandle
 from seedling.models.model import soft_vote
 from seedling.models.training import FitContext
 from seedling.pseudo_label import choose_filter, difficulty_weights
+from seedling.pseudo_label.filters import FilterResult
 from seedling.pseudo_label.teacher import TeacherPredictions, refine
 from seedling.stats.statistics import SMALLEST, Floats
-from seedling.train.choice import Choice, EvaluationRows, blend, choose
+from seedling.train.choice import Choice, EvaluationRows, blend, choose, make_choice
 from seedling.train.cross_validation import (
     Predictions,
     TrainingData,
@@ -75,6 +77,8 @@ VARIANTS = (  # of the tasks of a source, by draw: largest over smallest class, 
 )
 FIRST_LEARNERS = ("logistic_regression", "encoder_regression", "svm")
 LATER_LEARNERS = ("logistic_regression", "nearest_neighbors")
+MOST_PRECISE: Literal["most precise"] = "most precise"
+MIN_KEPT_SHARE = 0.2  # of the held-out rows: the precision of a filter that keeps fewer says little
 
 
 @dataclass(frozen=True)
@@ -152,14 +156,18 @@ def rows_of(task: Task) -> TrainingRows:
 class Method:
     """Settings that the benchmark compares; the defaults are Seedling's.
 
-    surface_weight: None for the modality's; first, later: learners; keeps_previous: whether the model of the round
-    before stays a member.
+    surface_weight: None for the modality's; first, later: learners; selects: whether evidence chooses among the
+    learners of round 0, which have equal votes otherwise; keeps_previous: whether the model of the round before stays a
+    member; filter: of the pseudo-labels, None for the one with the highest expected gain, `MOST_PRECISE` for the one
+    whose labels are right most often on the held-out rows.
     """
 
     surface_weight: float | None = None
     first: tuple[str, ...] = FIRST_LEARNERS
     later: tuple[str, ...] = LATER_LEARNERS
+    selects: bool = True
     keeps_previous: bool = True
+    filter: Filter | Literal["most precise"] | None = None
 
 
 METHODS = {
@@ -168,6 +176,11 @@ METHODS = {
     "surface weight 0.5": Method(surface_weight=0.5),
     "without the previous model": Method(keeps_previous=False),
     "later rounds with SVM": Method(later=("logistic_regression", "svm")),
+    "equal votes in round 0": Method(selects=False),
+    "filter all": Method(filter="all"),
+    "filter class_wise": Method(filter="class_wise"),
+    "filter top_per_class": Method(filter="top_per_class"),
+    "the most precise filter": Method(filter=MOST_PRECISE),
 }
 
 
@@ -219,7 +232,9 @@ def run_rounds(task: Task, features: Features, method: Method) -> list[Round]:
             if isinstance(fitted, list):
                 trained[candidate].pool[-1] = pool_logits(data, fitted)
                 test_logits[candidate] = mean_logits(fitted, Inputs(matrix[task.test]))
-        if state is None or not method.keeps_previous:
+        if state is None and not method.selects:
+            choice = make_choice(tuple(trained), trained, evaluation_rows)
+        elif state is None or not method.keeps_previous:
             choice = choose(trained, evaluation_rows, task.seed)
         else:
             choice = blend(state.logits, votes, trained, evaluation_rows)
@@ -235,7 +250,7 @@ def run_rounds(task: Task, features: Features, method: Method) -> list[Round]:
             predictions,
         )
         if number < ROUNDS:
-            rows = pseudo_labeled(rows, predictions, matrix[task.training], task, number + 1)
+            rows = pseudo_labeled(rows, predictions, matrix[task.training], task, number + 1, method.filter)
     return rounds
 
 
@@ -291,13 +306,18 @@ def decide(
 
 
 def pseudo_labeled(
-    rows: TrainingRows, predictions: Predictions, matrix: NDArray[np.float32], task: Task, number: int
+    rows: TrainingRows,
+    predictions: Predictions,
+    matrix: NDArray[np.float32],
+    task: Task,
+    number: int,
+    filter_name: Filter | Literal["most precise"] | None,
 ) -> TrainingRows:
     """The rows with the pool's labels, as the stage `pseudo_label` computes them."""
     fold = rows.fold[rows.labeled]
     labeled = predictions.labeled.copy()
     labeled[fold < 0] = rows.targets[rows.labeled][fold < 0]
-    n_labeled, params = len(fold), PseudoLabelParams()
+    n_labeled, params = len(fold), PseudoLabelParams(filter=None if filter_name == MOST_PRECISE else filter_name)
     teacher = TeacherPredictions(
         labeled_ids=rows.ids[rows.labeled].tolist(),
         pool_ids=rows.ids[rows.pool].tolist(),
@@ -315,7 +335,11 @@ def pseudo_labeled(
         pool_std=predictions.pool_std,
     )
     labels = refine(teacher, matrix, params, task.seed)
-    kept, _, _ = choose_filter(labels, params, 0.5 + 0.5 * number / ROUNDS, task.seed)
+    curriculum_share = 0.5 + 0.5 * number / ROUNDS
+    kept, _, table = choose_filter(labels, params, curriculum_share, task.seed)
+    if filter_name == MOST_PRECISE:
+        params = PseudoLabelParams(filter=most_precise(table, len(labels.truth)))
+        kept, _, _ = choose_filter(labels, params, curriculum_share, task.seed)
     weights = np.stack([of.max(axis=1) * difficulty_weights(of, params.hard_classes) for of in labels.probabilities])
     label_by_fold, weight_by_fold = rows.pseudo_label_by_fold.copy(), rows.pseudo_weight_by_fold.copy()
     label_by_fold[rows.pool] = np.where(kept, labels.probabilities.argmax(axis=2), -1).T
@@ -328,13 +352,25 @@ def pseudo_labeled(
     )
 
 
+def most_precise(table: Sequence[FilterResult], n_held_out: int) -> Filter | None:
+    """The name of the filter whose labels are right most often on the held-out rows; None if there are none."""
+    precision = {
+        result.filter: result.precision.value
+        for result in table
+        if result.precision and result.kept >= MIN_KEPT_SHARE * n_held_out
+    }
+    return cast("Filter", max(precision, key=lambda name: precision[name])) if precision else None
+
+
 @lru_cache(maxsize=2)
 def cached_features(source: Source, data: Path, backbone: str, cache: Path) -> Features:
     """`features_of`, once per process and source."""
     return features_of(source, data, backbone, cache)
 
 
-def run_task(job: tuple[Source, int, int], data: Path, backbone: str, cache: Path) -> list[dict[str, object]]:
+def run_task(
+    job: tuple[Source, int, int], data: Path, backbone: str, cache: Path, methods: Sequence[str]
+) -> list[dict[str, object]]:
     """One row per system: source, half, labels per class, draw, accuracy, harm, seconds of one core."""
     source, labels_per_class, seed = job
     features = cached_features(source, data, backbone, cache)
@@ -349,7 +385,8 @@ def run_task(job: tuple[Source, int, int], data: Path, backbone: str, cache: Pat
             peer = make_peer().fit(features.encoder[task.labeled], task.labels)
             accuracy = float((peer.predict(features.encoder[task.test]) == task.truth).mean())
             results.append({**facts, "system": f"peer {name}", "accuracy": accuracy})
-    for name, method in METHODS.items():
+    for name in methods:
+        method = METHODS[name]
         started = time.process_time()
         rounds = run_rounds(task, features, method)
         seconds = time.process_time() - started
@@ -397,15 +434,21 @@ def measurements_of(results: pd.DataFrame, command: str) -> Iterator[Measurement
     def measured(setting: str, system: str, metric: str, values: Sequence[float], unit: str) -> Measurement:
         return Measurement(setting, system, metric, *mean_with_interval(values), unit, len(values), command)
 
-    for half in ("choose", "prove"):
+    for half in results["half"].unique():
         of_half = results[results["half"] == half]
         tasks = best.loc[of_half.set_index(task).index.unique()]
         yield measured(half, "best peer of each setting", "test accuracy", tasks.tolist(), "share")
+        of_seedling = of_half[of_half["system"] == "Seedling"].set_index(task)["accuracy"]
         for system in ["round 0", "round 1, whatever the decision", *METHODS]:
             chosen = of_half[of_half["system"] == system].set_index(task)
+            if chosen.empty:
+                continue
             yield measured(half, system, "test accuracy", chosen["accuracy"].tolist(), "share")
             lead = (chosen["accuracy"] - best.loc[chosen.index]).tolist()
             yield measured(half, system, "minus the best peer, paired", lead, "points of share")
+            if system not in {"round 0", "Seedling"}:
+                lead = (chosen["accuracy"] - of_seedling.loc[chosen.index]).tolist()
+                yield measured(half, system, "minus Seedling, paired", lead, "points of share")
             if system == "round 0":
                 continue
             yield measured(half, system, "minus round 0, paired", chosen["gain"].tolist(), "points of share")
@@ -416,7 +459,7 @@ def measurements_of(results: pd.DataFrame, command: str) -> Iterator[Measurement
             )
             yield measured(half, system, "worst task: minus round 0", [float(chosen["gain"].min())], "points of share")
             yield measured(half, system, "seconds of one core", chosen["seconds"].tolist(), "s")
-    for half in ("choose", "prove"):
+    for half in results["half"].unique():
         of_round_1 = results[(results["half"] == half) & (results["system"] == "round 1, whatever the decision")]
         evaluated = of_round_1[of_round_1["held-out accuracy"].notna()]
         for gain in ("held-out accuracy", "held-out log loss"):
@@ -449,16 +492,20 @@ def main() -> None:
     parser.add_argument("--backbone", required=True, help="encoder of images: a local folder or a hub id")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--cache", type=Path, help="folder that keeps the features for the next run")
+    parser.add_argument("--half", choices=["choose", "prove"], help="run one half, and print instead of writing")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="run Seedling and these, and print")
     arguments = parser.parse_args()
+    sources = [source for source in SOURCES if arguments.half in {None, source.half}]
+    methods = ["Seedling", *arguments.methods] if arguments.methods else [*METHODS]
     cache = arguments.cache or Path(tempfile.mkdtemp())
     cache.mkdir(parents=True, exist_ok=True)
-    for source in SOURCES:
+    for source in sources:
         print(f"features of {source.title}", flush=True)
         features_of(source, arguments.data, arguments.backbone, cache)
     jobs = [
-        (source, labels, seed) for source in SOURCES for labels in LABELS_PER_CLASS for seed in range(arguments.draws)
+        (source, labels, seed) for source in sources for labels in LABELS_PER_CLASS for seed in range(arguments.draws)
     ]
-    run = partial(run_task, data=arguments.data, backbone=arguments.backbone, cache=cache)
+    run = partial(run_task, data=arguments.data, backbone=arguments.backbone, cache=cache, methods=methods)
     rows: list[dict[str, object]] = []
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         for number, of_task in enumerate(pool.map(run, jobs)):
@@ -466,7 +513,11 @@ def main() -> None:
             if number % 20 == 19:
                 print(f"{number + 1} of {len(jobs)} tasks", flush=True)
     command = f"python benchmarks/proving_ground.py --data DATA --backbone BACKBONE --draws {arguments.draws}"
-    write("proving_ground", list(measurements_of(pd.DataFrame(rows), command)))
+    measurements = list(measurements_of(pd.DataFrame(rows), command))
+    if arguments.half or arguments.methods:
+        print(pd.DataFrame(measurements).to_string())
+    else:
+        write("proving_ground", measurements)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def evaluation(**changes: Any) -> EvaluationRecord:
         "robustness": None,
         "learning_curve": None,
         "next": (),
+        "baseline": {"name": "a", "accuracy": 0.5},
         "rows": {"validate": {"in": 100, "kept": 90, "rejected": 10, "reasons": {"too_small": 10}}},
     }
     return EvaluationRecord.model_validate({**values, **changes})

@@ -22,7 +22,7 @@ from seedling.pipeline import find_stage
 from seedling.records.next_action import next_action
 from seedling.records.results import read_evaluation_summary
 from seedling.records.run_records import read_run_records
-from seedling.records.summaries import headline
+from seedling.records.summaries import headline, use_of_model
 from seedling.runner import write_page
 from seedling.terminal.console import PrintableConsole
 from seedling.terminal.notices import state_once
@@ -94,6 +94,8 @@ def _print_result(console: PrintableConsole, workspace: Path, seconds: str, resu
     """Prints the headline, the time, the path of the report, the result of the push, and what to do next."""
     evaluation = read_evaluation_summary(Workspace(workspace).reports)
     console.print(f"\n{headline(evaluation)}", style="bold green", highlight=False)
+    for sentence in use_of_model(evaluation):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if any(outcome.how != "unchanged" for outcome in result.outcomes):
         from seedling.records.predicted_gain import predicted_gain  # loads SciPy, which an unchanged run does not need
 

@@ -249,7 +249,7 @@ class TrainParams(Section):
     choose_by: Literal["log_loss", "balanced_log_loss"] = "log_loss"
     budget_seconds: Annotated[float, Field(gt=0)] | None = None
     pool_rows: Annotated[int, Field(ge=0)] | None = None
-    target_selective_accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    target_selective_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     image_side: Annotated[int, Field(ge=16, le=128)] | None = None
     steps: Annotated[int, Field(ge=10)] | None = None
     accept_if_p_better: Annotated[float, Field(ge=0.5, lt=1)] = 0.9

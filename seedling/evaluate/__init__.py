@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from seedling.config.params import NOTHING, EvaluateParams, WorkspaceConfig
 from seedling.dataset.generation import PayloadReader, columns_of, digest, read, read_manifest, source_of
 from seedling.errors import InputError
-from seedling.evaluate.metrics import accuracy, per_class, with_intervals
+from seedling.evaluate.metrics import accuracy, majority_baseline, per_class, with_intervals
 from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
 from seedling.evaluate.plots import write_losses, write_plots
 from seedling.evaluate.scope import operating_points, out_of_scope
@@ -157,6 +157,7 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
             _training_data_of(model_record),
             is_photographs_without_encoder=_is_photographs(model.features),
         ),
+        baseline=majority_baseline(training_labels(read_manifest(validated)), evaluated.frame["label"]),
         rows=_rows_by_stage(generations),
     )
     evaluation.write(output / EVALUATION)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from seedling.config.params import EvaluateParams
 from seedling.evaluate import intervals
 from seedling.evaluate.calibration import calibration_error
-from seedling.records.evaluation import ClassResultRecord
+from seedling.records.evaluation import ClassResultRecord, MajorityBaselineRecord
 from seedling.records.intervals import EstimateRecord
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import (
@@ -136,6 +137,17 @@ def per_class(
             )
         )
     return results
+
+
+def majority_baseline(labels: Mapping[str, int], truth: pd.Series) -> MajorityBaselineRecord | None:
+    """The class with most training labels, and the accuracy of always predicting it. None without labels or rows.
+
+    labels: number of training labels by class; truth: labels of the evaluation rows.
+    """
+    if not any(labels.values()) or truth.empty:
+        return None
+    name = min(labels, key=lambda label: (-labels[label], label))
+    return MajorityBaselineRecord(name=name, accuracy=float((truth == name).mean()))
 
 
 def calibration_bins(probabilities: Floats, truth: Ints, bins: int) -> list[dict[str, float]]:

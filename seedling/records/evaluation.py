@@ -139,6 +139,13 @@ class RoundRecord(RecordPart):
     difference: DifferenceRecord | None
 
 
+class MajorityBaselineRecord(RecordPart):
+    """The class with most training labels, and the accuracy of always predicting it."""
+
+    name: str
+    accuracy: float
+
+
 class SelectivePredictionRecord(RecordPart):
     """Coverage and accuracy of the covered rows at the threshold that train chose.
 
@@ -264,7 +271,8 @@ class EvaluationSummary(Record):
     """The results that every version writes and that are compared between runs; other keys are ignored.
 
     test, cross_validation: None without such rows; test_digest: identifies the test split, None without one; rows: by
-    stage; selective_prediction: None in files of earlier versions, which have another key.
+    stage; selective_prediction: None in files of earlier versions, which have another key; baseline: on the rows of the
+    headline, None without labels or rows and in files of earlier versions.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -277,6 +285,7 @@ class EvaluationSummary(Record):
     rows: Mapping[str, StageRowsSummary] = Field(default_factory=dict)
     learning_curve: ExtrapolatedCurveRecord | None = None
     selective_prediction: SelectivePredictionRecord | None = None
+    baseline: MajorityBaselineRecord | None = None
 
     @property
     def split(self) -> EvaluatedSplit:

@@ -99,3 +99,25 @@ def headline(evaluation: EvaluationSummary | None) -> str:
     evaluated_on = f"{count}test rows" if on_test else f"{count}cross-validated rows (there is no test split)"
     accuracy = metrics.accuracy
     return f"accuracy {accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}] on {evaluated_on}"
+
+
+def use_of_model(evaluation: EvaluationSummary | None) -> list[str]:
+    """Sentences on what the accuracy is worth: the majority-class baseline, and how often the model abstains."""
+    metrics = evaluation.metrics if evaluation else None
+    if evaluation is None or metrics is None:
+        return []
+    sentences, baseline, selective = list[str](), evaluation.baseline, evaluation.selective_prediction
+    if baseline is not None:
+        sentence = f"Always predicting '{baseline.name}' has an accuracy of {baseline.accuracy:.3f} on the same rows."
+        if metrics.accuracy.low <= baseline.accuracy:
+            sentence += " The model is not clearly better than that."
+        sentences.append(sentence)
+    if selective is not None and selective.threshold > 0 and selective.coverage is not None:
+        sentence = (
+            f"The model abstains on {1 - selective.coverage.value:.0%} of the rows, those with a confidence below "
+            f"{selective.threshold:.2f}"
+        )
+        if selective.accuracy is not None:
+            sentence += f"; on the others its accuracy is {selective.accuracy.value:.3f}"
+        sentences.append(f"{sentence}. train.target_selective_accuracy sets the limit.")
+    return sentences

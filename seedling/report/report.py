@@ -56,7 +56,7 @@ from seedling.report import charts, sentences
 from seedling.report.confusion import confusion_context
 from seedling.report.contact_sheet import STAGES, sheet
 from seedling.report.pages import environment, never_predicted, preview, vote
-from seedling.report.results import Baseline, Headline, Subject, ThresholdResult
+from seedling.report.results import Headline, Subject, ThresholdResult
 from seedling.report.row_stories import examples, stories
 from seedling.stats.statistics import Estimate, wilson_of
 from seedling.workspace import (
@@ -250,7 +250,7 @@ def _result_context(workspace: Path, evaluation: EvaluationRecord, predictions: 
     return {
         "subject": _subject(workspace, evaluation),
         "headline": Headline.of(evaluation),
-        "baseline": majority_baseline(validated, predictions["label"]),
+        "baseline": evaluation.baseline,
         "label_noise": _label_noise(validated),
         "unlearned": _unlearned_rows(validated) if evaluation.test else 0,
         "operating_points": merge_thresholds(evaluation.operating_points),
@@ -386,18 +386,6 @@ def _corrected(evaluation: EvaluationRecord, n_models: int) -> Estimate | None:
     if n_models < 2 or test is None:
         return None
     return wilson_of(test.accuracy.value, test.effective_rows, 1 - (1 - evaluation.confidence) / n_models)
-
-
-def majority_baseline(validated: Path, truth: pd.Series) -> Baseline | None:
-    """The class with most training labels, and the accuracy of always predicting it. None without labels or rows.
-
-    truth: labels of the evaluation rows.
-    """
-    labels = training_labels(read_manifest(validated))
-    if not any(labels.values()) or truth.empty:
-        return None
-    name = min(labels, key=lambda label: (-labels[label], label))
-    return Baseline(name, float((truth == name).mean()))
 
 
 def weakest(classes: Sequence[ClassResultRecord]) -> list[ClassResultRecord]:

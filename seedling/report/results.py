@@ -44,14 +44,6 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """The accuracy of always predicting this class."""
-
-    name: str
-    accuracy: float
-
-
-@dataclass(frozen=True)
 class ThresholdResult:
     """A confidence threshold with its coverage and error rate, as OperatingPointRecord has them.
 

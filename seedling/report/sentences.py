@@ -19,6 +19,7 @@ from seedling.records.candidates import (
 from seedling.records.evaluation import (
     EvaluatedSplit,
     FoldRecord,
+    MajorityBaselineRecord,
     MinimalPerturbationRecord,
     OutOfScopeRecord,
     RobustnessRecord,
@@ -31,7 +32,7 @@ from seedling.records.predicted_gain import PredictedGain
 from seedling.records.stage_notes import LabelIssueEstimate, NotEstimated, PseudoLabelAudit
 from seedling.records.test_evaluations import EvaluationLog
 from seedling.report.pages import breakable, percent, points, thousands, whole_percent
-from seedling.report.results import Baseline, Headline, Subject, ThresholdResult
+from seedling.report.results import Headline, Subject, ThresholdResult
 from seedling.stats.statistics import Estimate
 
 MAX_NAMED_CLASSES = 12
@@ -143,7 +144,7 @@ def model_choice_sentence(rounds: Sequence[RoundRecord], accepted_round: int) ->
     )
 
 
-def baseline_sentence(baseline: Baseline, accuracy: EstimateRecord) -> Markup:
+def baseline_sentence(baseline: MajorityBaselineRecord, accuracy: EstimateRecord) -> Markup:
     """The accuracy of always predicting the most frequent class, and whether the model is clearly better."""
     sentence = Markup("Always predicting “{}” would be right for <b>{}</b> of these rows.").format(
         breakable(baseline.name), percent(baseline.accuracy)

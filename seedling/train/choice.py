@@ -30,6 +30,8 @@ from seedling.train.tally import PREVIOUS_MODEL, Candidate
 
 MAX_ENSEMBLE_PICKS = 12  # of the greedy selection, with replacement
 MIN_P_BETTER = 0.8  # bootstrap probability with which the greedy ensemble must beat the plain one
+DEFAULT_TARGET_ACCURACY = 0.95  # of the rows on which the model does not abstain
+MIN_DEFAULT_COVERAGE = 0.5  # share of the rows; a model that predicts fewer gets a lower default target
 DEFAULT_MEMBERS = ("network", "fine_tuned", "logistic_regression", "svm")  # used if no row can be held out
 
 
@@ -204,7 +206,7 @@ def calibrated(predictions: Predictions, evaluation_rows: EvaluationRows) -> Flo
 def abstention(
     probabilities: Floats,
     truth: Ints,
-    target_accuracy: float,
+    target_accuracy: float | None = None,
     out_of_scope: Floats | None = None,
     nothing: int | None = None,
 ) -> AbstentionRecord:
@@ -217,14 +219,15 @@ def abstention(
 
     probabilities: (n, n_classes), out of fold.
     truth: (n,).
+    target_accuracy: None for `DEFAULT_TARGET_ACCURACY`, or for half the errors of a model that answers every row, if
+        the model would otherwise answer less than `MIN_DEFAULT_COVERAGE` of the rows.
     out_of_scope: (n_out_of_scope, n_classes), probabilities of out-of-scope rows, for which every answer but
         `nothing` is wrong.
     nothing: index of the class "none of the others", if there is one.
     """
+    target = DEFAULT_TARGET_ACCURACY if target_accuracy is None else target_accuracy
     if len(truth) == 0:
-        return AbstentionRecord(
-            threshold=0.0, target_accuracy=target_accuracy, coverage=None, accuracy=None, out_of_scope=0
-        )
+        return AbstentionRecord(threshold=0.0, target_accuracy=target, coverage=None, accuracy=None, out_of_scope=0)
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     if out_of_scope is not None and len(out_of_scope):
         confidence = np.concatenate([confidence, out_of_scope.max(axis=1)])
@@ -232,14 +235,18 @@ def abstention(
     order = np.argsort(-confidence, kind="stable")
     hits = np.cumsum(correct[order])
     accuracies = hits / np.arange(1, len(order) + 1)
-    reaching_target = np.flatnonzero(accuracies >= target_accuracy)
+    reaching_target = np.flatnonzero(accuracies >= target)
+    n_answered = int(reaching_target[-1]) + 1 if len(reaching_target) else 0
+    if target_accuracy is None and n_answered < MIN_DEFAULT_COVERAGE * len(order):
+        target = min(target, (1 + float(accuracies[-1])) / 2)
+        reaching_target = np.flatnonzero(accuracies >= target)
     tenth = len(order) // 10
     last = int(reaching_target[-1]) if len(reaching_target) else int(accuracies[tenth:].argmax() + tenth)
     answers_all = last == len(order) - 1
     return AbstentionRecord(
         # Rounded down, so that the last row is answered.
         threshold=0.0 if answers_all else float(np.floor(confidence[order[last]] * 1e6) / 1e6),
-        target_accuracy=target_accuracy,
+        target_accuracy=round(target, 6),
         coverage=EstimateRecord.of(wilson(last + 1, len(order))),
         accuracy=EstimateRecord.of(wilson(int(hits[last]), last + 1)),
         out_of_scope=0 if out_of_scope is None else len(out_of_scope),

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from seedling.config.params import EvaluateParams, WorkspaceConfig
 from seedling.errors import InputError
-from seedling.evaluate.metrics import calibration_bins, per_class, with_intervals
+from seedling.evaluate.metrics import calibration_bins, majority_baseline, per_class, with_intervals
 from seedling.evaluate.plots import write_losses
 from seedling.evaluate.robustness import IMAGE_CHANGES, robustness
 from seedling.models.heads import Head
@@ -20,7 +21,7 @@ from seedling.models.model import TrainedModel
 from seedling.models.saving import make_features
 from seedling.progress import silent
 from seedling.records.crawl_rates import CrawlRatePoint
-from seedling.records.evaluation import OperatingPointRecord
+from seedling.records.evaluation import MajorityBaselineRecord, OperatingPointRecord
 from seedling.records.test_evaluations import (
     bring_log_up_to_date,
     log_test_evaluation,
@@ -235,3 +236,12 @@ def test_the_loss_plot_is_empty_where_nothing_learns_by_steps(tmp_path: Path) ->
     """A head line alone, which DVC skips."""
     write_losses(tmp_path / "plot.csv", tmp_path)
     assert (tmp_path / "plot.csv").read_text(encoding="utf-8") == "step,loss\n"
+
+
+def test_the_majority_baseline_predicts_the_class_with_most_training_labels() -> None:
+    """On the evaluation rows, where another class may be the most frequent one."""
+    truth = pd.Series(["ham", "spam", "spam", "spam"])
+    assert majority_baseline({"ham": 60, "spam": 55}, truth) == MajorityBaselineRecord(name="ham", accuracy=0.25)
+    assert majority_baseline({"spam": 60, "ham": 60}, truth) == MajorityBaselineRecord(name="ham", accuracy=0.25)
+    assert majority_baseline({"ham": 60}, truth[:0]) is None
+    assert majority_baseline({"ham": 0}, truth) is None

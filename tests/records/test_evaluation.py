@@ -41,6 +41,10 @@ def split_metrics(accuracy: float, rows: int) -> str:
 
 EVALUATION = f"""{{
   "accepted_round": 0,
+  "baseline": {{
+    "accuracy": 0.5,
+    "name": "a"
+  }},
   "confidence": 0.95,
   "cross_validation": {split_metrics(0.75, 60)},
   "folds": [],

@@ -23,6 +23,7 @@ from seedling.records.candidates import (
 )
 from seedling.records.evaluation import (
     FoldRecord,
+    MajorityBaselineRecord,
     MinimalPerturbationRecord,
     OutOfScopeRecord,
     RobustnessRecord,
@@ -34,7 +35,7 @@ from seedling.records.predicted_gain import PredictedGain
 from seedling.records.stage_notes import NotEstimated
 from seedling.records.test_evaluations import EvaluationLog, LoggedEvaluation
 from seedling.report import sentences
-from seedling.report.results import Baseline, Headline, Subject, ThresholdResult
+from seedling.report.results import Headline, Subject, ThresholdResult
 from seedling.stats.statistics import Estimate
 
 ESTIMATE = estimate(0.8, 0.7, 0.9)
@@ -108,10 +109,10 @@ def test_the_model_in_use_has_a_reason(decisions: list[Any], accepted_round: int
 
 def test_the_baseline_is_the_most_frequent_class() -> None:
     """A model whose interval reaches it is not clearly better."""
-    baseline = Baseline("ham", 0.65)
+    baseline = MajorityBaselineRecord(name="ham", accuracy=0.65)
     sentence = "Always predicting “ham” would be right for 65.0 % of these rows."
     assert plain(sentences.baseline_sentence(baseline, ESTIMATE)) == sentence
-    assert plain(sentences.baseline_sentence(Baseline("ham", 0.7), ESTIMATE)) == (
+    assert plain(sentences.baseline_sentence(MajorityBaselineRecord(name="ham", accuracy=0.7), ESTIMATE)) == (
         "Always predicting “ham” would be right for 70.0 % of these rows. The model is not clearly better than that."
     )
 

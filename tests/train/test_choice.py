@@ -59,6 +59,30 @@ def test_the_threshold_to_abstain_by_hand() -> None:
     assert (abstain.threshold, abstain.coverage.value, abstain.accuracy.value) == (0.8, 0.5, 1.0)
 
 
+def test_the_default_target_halves_the_errors_of_a_model_that_would_abstain_on_most_rows() -> None:
+    """By hand: ten rows, right are the 1st, 2nd, 4th and 5th, so that .95 is reached on two rows only.
+
+    Accuracy 4/10 in total, so that the target is 7/10: 4 of the first 5 are right, and 4 of the first 6 are too few.
+    """
+    confidence = np.linspace(0.99, 0.54, 10)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    truth = np.array([0, 0, 1, 0, 0, 1, 1, 1, 1, 1])
+    abstain = abstention(probabilities, truth)
+    assert abstain.coverage is not None
+    assert abstain.accuracy is not None
+    assert (abstain.target_accuracy, abstain.coverage.value, abstain.accuracy.value) == (0.7, 0.5, 0.8)
+    strict = abstention(probabilities, truth, 0.95)
+    assert strict.coverage is not None
+    assert (strict.target_accuracy, strict.coverage.value) == (0.95, 0.2)
+
+
+def test_the_default_target_is_strict_if_half_of_the_rows_reach_it() -> None:
+    """By hand: the first two of four are right, and the others wrong."""
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    abstain = abstention(probabilities, np.array([0, 0, 1, 1]))
+    assert (abstain.target_accuracy, abstain.threshold) == (0.95, 0.8)
+
+
 def test_out_of_scope_rows_count_as_wrong_unless_the_model_predicts_nothing() -> None:
     """An out-of-scope row at .85: only .9 reaches the target; if class 1 is `nothing` and predicted, it is correct."""
     probabilities, truth = np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0])
