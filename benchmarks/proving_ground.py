@@ -156,15 +156,13 @@ def rows_of(task: Task) -> TrainingRows:
 class Method:
     """Settings that the benchmark compares; the defaults are Seedling's.
 
-    surface_weight: None for the modality's; first, later: learners; selects: whether evidence chooses among the
-    learners of round 0, which have equal votes otherwise; keeps_previous: whether the model of the round before stays a
-    member; filter: of the pseudo-labels, None for the one with the highest expected gain, `MOST_PRECISE` for the one
-    whose labels are right most often on the held-out rows.
+    one_view: whether the encoder sees the whole image alone; selects: whether evidence chooses among the learners of
+    round 0, which have equal votes otherwise; keeps_previous: whether the model of the round before stays a member;
+    filter: of the pseudo-labels, None for the one with the highest expected gain, `MOST_PRECISE` for the one whose
+    labels are right most often on the held-out rows.
     """
 
-    surface_weight: float | None = None
-    first: tuple[str, ...] = FIRST_LEARNERS
-    later: tuple[str, ...] = LATER_LEARNERS
+    one_view: bool = False
     selects: bool = True
     keeps_previous: bool = True
     filter: Filter | Literal["most precise"] | None = None
@@ -172,14 +170,9 @@ class Method:
 
 METHODS = {
     "Seedling": Method(),
-    "surface weight 0": Method(surface_weight=0.0),
-    "surface weight 0.5": Method(surface_weight=0.5),
+    "the whole image alone": Method(one_view=True),
     "without the previous model": Method(keeps_previous=False),
-    "later rounds with SVM": Method(later=("logistic_regression", "svm")),
     "equal votes in round 0": Method(selects=False),
-    "filter all": Method(filter="all"),
-    "filter class_wise": Method(filter="class_wise"),
-    "filter top_per_class": Method(filter="top_per_class"),
     "the most precise filter": Method(filter=MOST_PRECISE),
 }
 
@@ -203,10 +196,9 @@ class State:
 
 def run_rounds(task: Task, features: Features, method: Method) -> list[Round]:
     """Run round 0 and the pseudo-label rounds as the stages do; all rounds, whether they are accepted or not."""
-    weight = method.surface_weight
-    if weight is None:
-        weight = SURFACE_WEIGHTS["image" if features.surface.shape[1] == COLOR_COLUMNS else "text"]
-    matrix = combined(features, task.training, weight)
+    weight = SURFACE_WEIGHTS["image" if features.surface.shape[1] == COLOR_COLUMNS else "text"]
+    encoder = features.whole if method.one_view else features.encoder
+    matrix = combined(encoder, features.surface, task.training, weight)
     n_encoder, rows, params = features.encoder.shape[1], rows_of(task), TrainParams()
     evaluated = np.flatnonzero(rows.fold[rows.labeled] >= 0)
     evaluation_rows = EvaluationRows(
@@ -215,7 +207,7 @@ def run_rounds(task: Task, features: Features, method: Method) -> list[Round]:
     rounds: list[Round] = []
     state, votes = None, 1.0
     for number in range(ROUNDS + 1):
-        names = method.first if state is None else method.later
+        names = FIRST_LEARNERS if state is None else LATER_LEARNERS
         candidates = [Candidate(name, ("collected",)) for name in names]
         maker = encoder_block(n_encoder, weight)
         data = TrainingData(
@@ -382,8 +374,8 @@ def run_task(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, make_peer in SUPERVISED_PEERS.items():
-            peer = make_peer().fit(features.encoder[task.labeled], task.labels)
-            accuracy = float((peer.predict(features.encoder[task.test]) == task.truth).mean())
+            peer = make_peer().fit(features.center[task.labeled], task.labels)
+            accuracy = float((peer.predict(features.center[task.test]) == task.truth).mean())
             results.append({**facts, "system": f"peer {name}", "accuracy": accuracy})
     for name in methods:
         method = METHODS[name]

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seedling.config.params import EncoderParams
-from seedling.features.encoded_features import EncodedFeatures
+from seedling.features.encoded_features import VIEWS, EncodedFeatures
 from seedling.features.encoder import COLOR_COLUMNS
 from seedling.features.encoder_handle import EncoderHandle
+from seedling.features.normalization import normalize_rows
 from seedling.stats.statistics import Floats
 
 MAX_TRAIN_ROWS, MAX_TEST_ROWS = 3_000, 1_000  # of a source
@@ -62,9 +63,15 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Features:
-    """The features of a source: encoder (n, d), surface (n, s) of colors or words, labels and is_test (n,)."""
+    """The features of a source.
+
+    encoder: (n, d), as Seedling computes them; whole, center: (n, d), of one view of the images, for texts equal to
+    `encoder`; surface: (n, s), of colors or words; labels, is_test: (n,).
+    """
 
     encoder: Floats
+    whole: Floats
+    center: Floats
     surface: Floats
     labels: NDArray[np.str_]
     is_test: NDArray[np.bool_]
@@ -165,6 +172,8 @@ def synthetic(name: str) -> Features:
         classes = np.searchsorted(np.quantile(position, [0.25, 0.5, 0.75]), position)
     return Features(
         encoder=points.astype(np.float32),
+        whole=points.astype(np.float32),
+        center=points.astype(np.float32),
         surface=rng.normal(size=(n_rows, COLOR_COLUMNS)).astype(np.float32),
         labels=classes.astype(str),
         is_test=np.arange(n_rows) % 3 == 0,
@@ -185,19 +194,32 @@ def features_of(source: Source, data: Path, backbone: str, cache: Path) -> Featu
         cells_of_rows = frame[modality].tolist()
         payloads = [changed(cell["bytes"] if isinstance(cell, dict) else cell, source.change) for cell in cells_of_rows]
         model = "all-MiniLM-L6-v2" if modality == "text" else backbone
-        maker = EncodedFeatures(EncoderHandle(EncoderParams(model=model), modality, cache))  # type: ignore[arg-type]
-        raw = maker._encode(payloads)
+        handle = EncoderHandle(EncoderParams(model=model), modality, cache)  # type: ignore[arg-type]
         if modality == "text":
-            encoder, surface = raw, maker._fit_topics(payloads)
+            maker = EncodedFeatures(handle)
+            encoder = whole = center = maker._encode(payloads)
+            surface = maker._fit_topics(payloads)
         else:
-            encoder, surface = raw[:, :-COLOR_COLUMNS], raw[:, -COLOR_COLUMNS:]
-        labels = frame["label"].to_numpy(dtype=str)
-        np.savez(path, encoder=encoder, surface=surface, labels=labels, is_test=(frame["split"] == "test").to_numpy())
+            of_view = {view: EncodedFeatures(handle, views=(view,))._encode(payloads) for view in VIEWS["image"]}
+            by_view = {view: normalize_rows(raw[:, :-COLOR_COLUMNS]) for view, raw in of_view.items()}
+            encoder, surface = np.mean([*by_view.values()], axis=0), of_view["whole"][:, -COLOR_COLUMNS:]
+            whole, center = by_view["whole"], of_view["center"][:, :-COLOR_COLUMNS]
+        np.savez(
+            path,
+            encoder=encoder,
+            whole=whole,
+            center=center,
+            surface=surface,
+            labels=frame["label"].to_numpy(dtype=str),
+            is_test=(frame["split"] == "test").to_numpy(),
+        )
     with np.load(path) as arrays:
         return Features(**{name: arrays[name] for name in arrays.files})
 
 
-def combined(features: Features, fit_rows: NDArray[np.intp], surface_weight: float) -> NDArray[np.float32]:
+def combined(
+    encoder: Floats, surface: Floats, fit_rows: NDArray[np.intp], surface_weight: float
+) -> NDArray[np.float32]:
     """(n, d + s): the features that Seedling computes, centered on the rows that training may use."""
 
     def block(values: Floats) -> Floats:
@@ -206,5 +228,5 @@ def combined(features: Features, fit_rows: NDArray[np.intp], surface_weight: flo
         scaled: Floats = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-9)
         return scaled
 
-    both = np.concatenate([block(features.encoder), surface_weight * block(features.surface)], axis=1)
+    both = np.concatenate([block(encoder), surface_weight * block(surface)], axis=1)
     return (both / np.linalg.norm(both, axis=1, keepdims=True)).astype(np.float32)

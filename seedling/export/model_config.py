@@ -8,7 +8,9 @@ from pydantic import ConfigDict, Field
 
 from seedling.dataset.generation import Modality
 from seedling.features.encoded_features import EncodedFeatures
+from seedling.features.encoder import ONE_VIEW
 from seedling.media.image_modes import Color
+from seedling.media.images import View
 from seedling.models.portable import Portable
 from seedling.models.predictor import Predictor
 from seedling.records.record import RecordPart
@@ -19,8 +21,9 @@ ENCODED_SIDE = 64  # pixels of the images that color features are computed from,
 class InputRecord(RecordPart):
     """An input of the graph. description: what it contains, and its shape; the other keys depend on the input.
 
-    height, width, side: pixels; mean, deviation: per channel, of values from 0 to 1; at_most: tokens; unknown: id of
-    the token that takes the place of a text without tokens.
+    height, width, side: pixels; views: of each image, in their order, None for the whole image alone; mean, deviation:
+    per channel, of values from 0 to 1; at_most: tokens; unknown: id of the token that takes the place of a text without
+    tokens.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -28,6 +31,7 @@ class InputRecord(RecordPart):
     description: str = Field(validation_alias="is", serialization_alias="is")
     height: int | None = None
     width: int | None = None
+    views: tuple[View, ...] | None = None
     mean: tuple[float, ...] | None = None
     deviation: tuple[float, ...] | None = None
     side: int | None = None
@@ -72,10 +76,12 @@ def _graph_input(name: str, maker: Any) -> InputRecord:
     """Describe one input. maker: the model's features, of the kind that has such an input."""
     if name == "pixel_values":
         preparation = maker.encoder.prepare
+        has_views = maker.views != ONE_VIEW
         return InputRecord(
-            description="(RGB / 255 - mean) / deviation; (n, 3, height, width)",
+            description=f"(RGB / 255 - mean) / deviation; (n, {'views, ' if has_views else ''}3, height, width)",
             height=preparation.height,
             width=preparation.width,
+            views=maker.views if has_views else None,
             mean=preparation.mean,
             deviation=preparation.deviation,
         )

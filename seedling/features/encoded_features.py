@@ -11,20 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.features.classical import Contents, FeatureMaker, Inputs, Read, TextFeatures
-from seedling.features.encoder import COLOR_COLUMNS, EncodePiece, Encoder, Features, load_encoder
+from seedling.features.encoder import COLOR_COLUMNS, ONE_VIEW, EncodePiece, Encoder, Features, load_encoder
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.features.encoding import encode_rows
 from seedling.features.feature_cache import FeatureCache
 from seedling.features.latent_semantics import topic_directions
 from seedling.features.normalization import normalize_rows
+from seedling.media.images import View
 from seedling.parallel.executor import this_process
 from seedling.progress import Progress, silent
 
 # The weight of colors (image) or words (text), relative to the encoder's features. Colors help with trash on a table
 # and harm with clothes: a quarter keeps most of the gain and costs little (benchmarks/proving_ground.py).
 SURFACE_WEIGHTS = {"image": 0.25, "text": 0.5}
+VIEWS: dict[Modality, tuple[View, ...]] = {"image": ("whole", "center", "padded"), "text": ONE_VIEW}
 MAX_TOPICS = 100  # dimensions of the latent semantic analysis of words
 TOPIC_CACHE_PREFIX = "words"  # of the names of cache files with topics
 
@@ -33,10 +36,11 @@ class EncodedFeatures(FeatureMaker):
     """The encoder's features, centered and of length 1, next to surface features with less weight.
 
     Surface features are the colors of an image, or the words of a text (TF-IDF, then latent semantic analysis,
-    Deerwester et al. 1990). Each row has length 1. surface_weight: by default that of the modality.
+    Deerwester et al. 1990). Each row has length 1. surface_weight: by default that of the modality; views: of each
+    image, see `Encoder.embedding`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (the parts of features.json, each by its name)
         self,
         handle: EncoderHandle,
         max_megapixels: float = 64.0,
@@ -45,7 +49,9 @@ class EncodedFeatures(FeatureMaker):
         topics: NDArray[np.float32] | None = None,
         key: str | None = None,
         surface_weight: float | None = None,
+        views: Sequence[View] | None = None,
     ) -> None:
+        self.views = VIEWS[handle.modality] if views is None else tuple(views)
         self.surface_weight = SURFACE_WEIGHTS[handle.modality] if surface_weight is None else surface_weight
         self.handle, self.modality, self.max_megapixels = handle, handle.modality, max_megapixels
         self.center, self.words, self.topics, self.key = center, words, topics, key
@@ -98,9 +104,9 @@ class EncodedFeatures(FeatureMaker):
         if len(ids) == 0:
             return self._no_rows()
         folder = self.handle.cache_folder
-        cache = FeatureCache(folder, self.identify())
-        remote = EncodePiece(self.handle, self.identify(), self.max_megapixels)
-        raw = encode_rows(lambda: self.encoder, ids, read, cache, self.max_megapixels, progress, remote)
+        key = self.identify() if self.views == ONE_VIEW else f"{self.identify()}-{'-'.join(self.views)}"
+        piece = EncodePiece(self.handle, self.identify(), self.max_megapixels, self.views)
+        raw = encode_rows(lambda: self.encoder, ids, read, FeatureCache(folder, key), piece, progress)
         words = self._words_of_rows(ids, read, folder, fit=fit) if self.modality == "text" else None
         return self._combined(raw, words, Contents(np.asarray(ids, dtype=str), read), fit=fit)
 
@@ -143,7 +149,7 @@ class EncodedFeatures(FeatureMaker):
         return Inputs(np.zeros((0, 0 if self.center is None else len(self.center)), np.float32))
 
     def _encode(self, payloads: Sequence[bytes | str]) -> Features:
-        return np.concatenate(list(self.encoder.encode(payloads, self.max_megapixels)))
+        return np.concatenate(list(self.encoder.encode(payloads, self.max_megapixels, self.views)))
 
     def _combined(self, raw: Features, words: Features | None, contents: Contents, *, fit: bool) -> Inputs:
         """Combine the feature blocks.

@@ -28,6 +28,7 @@ from seedling.features.encoder_handle import EncoderHandle
 from seedling.features.normalization import normalize_rows
 from seedling.features.pretrained import read_settings
 from seedling.media import images
+from seedling.media.images import View
 from seedling.models.device import device_of, keep_freed_memory, use_one_thread
 from seedling.parallel.executor import kept_threads, usable_cores
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 Features = NDArray[np.float32]  # (n, d)
 
 MIN_WORD_LETTERS = 4  # shorter words are mostly function words
+ONE_VIEW: tuple[View, ...] = ("whole",)
 COLOR_COLUMNS = 48  # the last columns of an image's features: its color histogram
 IMAGES_PER_BATCH = 16
 TOKENS_PER_BATCH = 1_024
@@ -56,17 +58,19 @@ class Encoder:
     max_tokens: int
     pooling: str  # for texts: mean or cls
 
-    def encode(self, payloads: Iterable[bytes | str], max_megapixels: float = 64.0) -> Iterator[Features]:
+    def encode(
+        self, payloads: Iterable[bytes | str], max_megapixels: float = 64.0, views: Sequence[View] = ONE_VIEW
+    ) -> Iterator[Features]:
         """Yield features (≤ 2048, d) per block, in the order of the payloads, rounded to float16.
 
-        payloads: encoded images or texts, all of the encoder's modality.
+        payloads: encoded images or texts, all of the encoder's modality; views: of each image, see `embedding`.
         """
         keep_freed_memory()
         remaining, block_size = iter(payloads), rows_per_block(self.modality)
         threads = kept_threads(1 if self.device.type == "cuda" else usable_cores())
         while block := list(islice(remaining, block_size)):
             if self.modality == "image":
-                yield self._images(block, max_megapixels, threads)
+                yield self._images(block, max_megapixels, threads, views)
             else:
                 yield self._texts([str(text) for text in block], threads)
 
@@ -94,7 +98,7 @@ class Encoder:
 
     def embedded(self, model_inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(n, d) for the result of `batch`, with gradients if they are enabled."""
-        return self._pooled(self.model(**model_inputs), model_inputs.get("attention_mask"))
+        return self.embedding(self.model, model_inputs)
 
     def near_words(self, words: Iterable[str], max_per_word: int, min_cosine: float) -> dict[str, list[str]]:
         """Return words with similar input vectors, nearest first, for words that are a single token.
@@ -126,11 +130,13 @@ class Encoder:
                 neighbors |= {word: near} if near else {}
         return neighbors
 
-    def _images(self, block: Sequence[Any], max_megapixels: float, threads: ThreadPoolExecutor) -> Features:
+    def _images(
+        self, block: Sequence[Any], max_megapixels: float, threads: ThreadPoolExecutor, views: Sequence[View]
+    ) -> Features:
         def encode_batch(batch: Sequence[bytes]) -> Features:
             pixels = [images.decode(image, max_megapixels) for image in batch]
             padded = pixels + [pixels[-1]] * (IMAGES_PER_BATCH - len(pixels))
-            embeddings = self._forward({"pixel_values": self.prepare(padded)})[: len(pixels)]
+            embeddings = self._forward({"pixel_values": self.prepare(padded, views)})[: len(pixels)]
             return np.concatenate([embeddings, colors(pixels)], axis=1)
 
         batches = [block[first : first + IMAGES_PER_BATCH] for first in range(0, len(block), IMAGES_PER_BATCH)]
@@ -164,7 +170,7 @@ class Encoder:
         try:
             with torch.inference_mode():
                 on_device = {name: self._on_device(tensor) for name, tensor in model_inputs.items()}
-                pooled = self._pooled(self.model(**on_device)).float()
+                pooled = self.embedding(self.model, on_device).float()
         except torch.OutOfMemoryError:
             if n_rows == 1:
                 raise InputError(
@@ -183,7 +189,26 @@ class Encoder:
         moved = tensor.to(self.device)
         if moved.is_floating_point():
             moved = moved.to(getattr(torch, self.precision))
-        return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
+        if moved.ndim < 4:
+            return moved
+        if moved.ndim == 4:
+            return moved.contiguous(memory_format=torch.channels_last)
+        by_view = [view.contiguous(memory_format=torch.channels_last) for view in moved.unbind(dim=1)]
+        return torch.stack(by_view, dim=1)
+
+    def embedding(self, model: Any, model_inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(n, d): the pooled output of the model; of several views of an image, the mean of them, each of length 1.
+
+        model_inputs: by name; pixel_values: (n, 3, height, width), or (n, views, 3, height, width).
+        """
+        images_of_rows = model_inputs.get("pixel_values")
+        if images_of_rows is None or images_of_rows.ndim == 4:
+            return self._pooled(model(**model_inputs), model_inputs.get("attention_mask"))
+        embeddings = [
+            unit_rows(self._pooled(model(pixel_values=view)).float()) for view in images_of_rows.unbind(dim=1)
+        ]
+        total: torch.Tensor = sum(embeddings[1:], start=embeddings[0])
+        return total / len(embeddings)
 
     def _pooled(self, output: Any, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """(n, d). Images: the pooler output, or else the mean over positions. Texts: mean or first token, of length 1.
@@ -209,6 +234,11 @@ class Encoder:
         return torch.nn.functional.normalize(pooled.float(), dim=1)
 
 
+def unit_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Scale each row to length 1; rows of zeros stay zeros."""
+    return rows / ((rows**2).sum(dim=1, keepdim=True) + 1e-18).sqrt().clamp(min=1e-9)
+
+
 def rows_per_block(modality: Modality) -> int:
     """Return the number of rows that are encoded together."""
     return 256 if modality == "image" else TEXTS_PER_BLOCK
@@ -219,12 +249,13 @@ class EncodePiece:
     """Encodes consecutive rows in any process, with that process's own copy of the encoder.
 
     handle: its workspace must have the same path in that process if the encoder is a folder in it. digest: of the
-    encoder in this process; the other process must have the same.
+    encoder in this process; the other process must have the same. views: see `Encoder.encode`.
     """
 
     handle: EncoderHandle
     digest: str
     max_megapixels: float
+    views: Sequence[View] = ONE_VIEW
 
     @property
     def piece_size(self) -> tuple[int, int]:
@@ -235,7 +266,7 @@ class EncodePiece:
     def __call__(self, payloads: Sequence[bytes | str]) -> Features:
         """(n, d). Raises InputError if the encoder is missing or has another digest."""
         encoder = _own_encoder(self.handle, self.digest)
-        return np.concatenate(list(encoder.encode(payloads, self.max_megapixels)))
+        return np.concatenate(list(encoder.encode(payloads, self.max_megapixels, self.views)))
 
 
 @lru_cache(maxsize=1)
@@ -250,9 +281,9 @@ def _own_encoder(handle: EncoderHandle, digest: str) -> Encoder:
 
 @dataclass(frozen=True)
 class Preparation:
-    """The image preprocessing of preprocessor_config.json, but without cropping.
+    """The image preprocessing of preprocessor_config.json, of one or several views of each image.
 
-    The whole image is resized, because the relevant object may be at its edge.
+    A single view is the whole image, because the relevant object may be at its edge.
     """
 
     height: int
@@ -274,15 +305,16 @@ class Preparation:
             deviation=(1.0,) * 3 if unnormalized else tuple(config.get("image_std") or (0.5,) * 3),
         )
 
-    def __call__(self, pixels: Sequence[images.Pixels]) -> torch.Tensor:
-        """(n, 3, height, width), float32."""
+    def __call__(self, pixels: Sequence[images.Pixels], views: Sequence[View] = ONE_VIEW) -> torch.Tensor:
+        """(n, 3, height, width), float32; with several views (n, views, 3, height, width)."""
         import torch
 
-        resized = [images.resized(image, self.width, self.height) for image in pixels]
-        values = (np.stack(resized).astype(np.float32) / 255 - np.array(self.mean, np.float32)) / np.array(
-            self.deviation, np.float32
+        of_rows = np.stack(
+            [[images.view_of(image, view, self.width, self.height) for view in views] for image in pixels]
         )
-        return torch.from_numpy(values).permute(0, 3, 1, 2)
+        mean, deviation = np.array(self.mean, np.float32), np.array(self.deviation, np.float32)
+        values = torch.from_numpy((of_rows.astype(np.float32) / 255 - mean) / deviation).permute(0, 1, 4, 2, 3)
+        return values[:, 0] if len(views) == 1 else values
 
 
 def colors(pixels: Sequence[images.Pixels]) -> Features:

@@ -21,14 +21,13 @@ def encode_rows(
     ids: Sequence[str],
     read: Read,
     cache: FeatureCache,
-    max_megapixels: float,
+    piece: EncodePiece,
     progress: Progress = silent,
-    remote: EncodePiece | None = None,
 ) -> Features:
     """(n, d), in the order of the ids; only rows that the cache lacks are encoded, divided among the processes.
 
     load: loads the encoder, which takes seconds, and is called only if rows are missing; read: called with the missing
-    ids; remote: the function for workers of a cluster.
+    ids; piece: encodes rows with the same settings in a worker of a cluster.
     """
     process = this_process()
     features_of_id = cache.get(ids)
@@ -48,10 +47,10 @@ def encode_rows(
                 yield payload
 
         encoded_rows: dict[str, Features] = {}
-        if remote is not None and on_cluster():
-            blocks = over_cluster(remote, pieces_of(payloads(), *remote.piece_size))
+        if on_cluster():
+            blocks = over_cluster(piece, pieces_of(payloads(), *piece.piece_size))
         else:
-            blocks = load().encode(payloads(), max_megapixels)
+            blocks = load().encode(payloads(), piece.max_megapixels, piece.views)
         for block in blocks:
             block_ids = read_ids[len(encoded_rows) : len(encoded_rows) + len(block)]
             cache.put(block_ids, block)

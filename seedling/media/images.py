@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,8 @@ from seedling.media.decoding import shorter_side as shorter_side
 from seedling.media.image_modes import Color
 
 Pixels = NDArray[np.uint8]  # (height, width, 3), RGB
+View = Literal["whole", "center", "padded"]
+CENTER_SHARE = 0.875  # of the shorter side: with a view of 224 pixels, of 256, as most encoders were trained
 MAX_BLANK_CONTRAST = 2.0  # gray levels; an image with less contrast is blank
 MAX_SMALL_IMAGE_SIDE = 48  # pixels of the shorter side, up to which features are computed at `SMALL_SIDE`
 SMALL_SIDE, LARGE_SIDE = 32, 64
@@ -102,6 +106,29 @@ def resized(pixels: Pixels, width: int, height: int) -> Pixels:
     interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
     result: Pixels = cv2.resize(pixels, (width, height), interpolation=interpolation)
     return result
+
+
+def view_of(pixels: Pixels, view: View, width: int, height: int) -> Pixels:
+    """(height, width, 3): the image as an encoder sees it.
+
+    whole: resized without keeping its aspect ratio; padded: all of it with its aspect ratio, the border pixels repeated
+    on two sides; center: its center with its aspect ratio, 7/8 of the shorter side, as most encoders were trained.
+    """
+    if view == "whole":
+        return resized(pixels, width, height)
+    rows, columns = pixels.shape[:2]
+    if view == "padded":
+        scale = min(height / rows, width / columns)
+        inner_width, inner_height = (max(1, round(side * scale)) for side in (columns, rows))
+        inner = resized(pixels, min(width, inner_width), min(height, inner_height))
+        top, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
+        below, right = height - inner.shape[0] - top, width - inner.shape[1] - left
+        result: Pixels = cv2.copyMakeBorder(inner, top, below, left, right, cv2.BORDER_REPLICATE)
+        return result
+    shrink = CENTER_SHARE * min(rows / height, columns / width)  # pixels of the image per pixel of the view
+    center_rows, center_columns = (max(1, round(side * shrink)) for side in (height, width))
+    top, left = (rows - center_rows) // 2, (columns - center_columns) // 2
+    return resized(pixels[top : top + center_rows, left : left + center_columns], width, height)
 
 
 def feature_side(shorter_side: float) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from seedling.media.images import CENTER_SHARE
 from seedling.models.portable import COLOR_SIDE, Portable
 from seedling.stats.statistics import SMALLEST
 
@@ -22,7 +23,7 @@ class FromPixels(nn.Module):
         self.portable = portable.eval()
         maker: Any = portable.maker
         if portable.kind == "encoded images":
-            self.preprocessing = maker.encoder.prepare
+            self.preprocessing, self.views = maker.encoder.prepare, maker.views
             self.size = (int(self.preprocessing.height), int(self.preprocessing.width))
         else:
             self.size = (int(maker.side), int(maker.side))
@@ -30,8 +31,11 @@ class FromPixels(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, height, width, 3), 0 to 255 → (n, n_classes), rows sum to 1."""
         if self.portable.kind == "encoded images":
-            values = (images / 255 - torch.tensor(self.preprocessing.mean)) / torch.tensor(self.preprocessing.deviation)
-            model_inputs = [values.permute(0, 3, 1, 2), _resized(images, COLOR_SIDE)]
+            scaled = (images / 255 - torch.tensor(self.preprocessing.mean)) / torch.tensor(self.preprocessing.deviation)
+            values = scaled.permute(0, 3, 1, 2)
+            if len(self.views) > 1:  # the image has the encoder's aspect ratio, so that `padded` is the whole of it
+                values = torch.stack([_center(values) if view == "center" else values for view in self.views], dim=1)
+            model_inputs = [values, _resized(images, COLOR_SIDE)]
         else:
             network_side: Any = getattr(self.portable.maker, "network_side", 0)
             model_inputs = [images, *([_resized(images, network_side)] if self.portable.needs_small else [])]
@@ -43,6 +47,14 @@ class FromPixels(nn.Module):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             self(torch.zeros((1, *self.size, 3)))
         return float(max(counter.get_total_flops(), 1))
+
+
+def _center(values: torch.Tensor) -> torch.Tensor:
+    """The central `CENTER_SHARE` of images (n, 3, height, width), enlarged to their size."""
+    height, width = values.shape[-2:]
+    top, left = (round(side * (1 - CENTER_SHARE) / 2) for side in (height, width))
+    center = values[..., top : height - top, left : width - left]
+    return nn.functional.interpolate(center, size=(height, width), mode="bilinear", align_corners=False)
 
 
 def _resized(images: torch.Tensor, side: int) -> torch.Tensor:

@@ -31,9 +31,9 @@ class Portable(nn.Module):
     """A trained model as a module, from its input tensors to probabilities.
 
     `inputs` names the tensors that it is called with, in order: `images` (n, side, side, 3) and, for the network,
-    `small` (n, network_side, network_side, 3), both 0 to 255; or `pixel_values` (n, 3, height, width) and `small` (n,
-    64, 64, 3); or `input_ids` and `attention_mask` (n, tokens) and `words` (n, n_terms); or `words` alone.
-    smooth: replaces step functions by differentiable ones; the probabilities are then approximations.
+    `small` (n, network_side, network_side, 3), both 0 to 255; or `pixel_values` (n, 3, height, width), with several
+    views of an image (n, views, 3, height, width), and `small` (n, 64, 64, 3); or `input_ids` and `attention_mask` (n,
+    tokens) and `words` (n, n_terms); or `words` alone.
     """
 
     def __init__(self, model: TrainedModel, smooth: bool = False) -> None:
@@ -109,7 +109,7 @@ class Portable(nn.Module):
                 batch = encoder.batch(encoder.prepared(payloads))
                 return batch["input_ids"].cpu(), batch["attention_mask"].cpu(), self._words(self.maker.words, payloads)
             pixels = [images.decode(payload, max_megapixels) for payload in payloads]
-            return encoder.prepare(pixels).float(), _resized(pixels, COLOR_SIDE)
+            return encoder.prepare(pixels, self.maker.views).float(), _resized(pixels, COLOR_SIDE)
         pixels = [images.decode(payload, max_megapixels) for payload in payloads]
         maker: Any = self.maker
         resized = np.stack([images.resized(image, maker.side, maker.side) for image in pixels])

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from seedling.errors import InputError
 from seedling.features.classical import BINS, CELL, COLOR_BINS, THUMBNAIL, ImageFeatures
 from seedling.features.encoded_features import EncodedFeatures
+from seedling.features.encoder import unit_rows
 
 FIXED_POINT_BITS = 12  # fractional bits of the fixed-point color conversion
 GAMMA_BITS = 3
@@ -156,13 +157,8 @@ def _hog_features(gray: torch.Tensor) -> torch.Tensor:
     return (blocks / (length + 0.1)).flatten(1)
 
 
-def unit_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Scale each row to length 1; rows of zeros stay zeros."""
-    return rows / torch.sqrt((rows**2).sum(dim=1, keepdim=True) + 1e-18).clamp(min=1e-9)
-
-
 class Embedding(nn.Module):
-    """An encoder's pooled output, rounded to float16 unless gradients are needed."""
+    """An encoder's embedding, rounded to float16 unless gradients are needed."""
 
     def __init__(self, encoder: Any, smooth: bool) -> None:
         super().__init__()
@@ -171,7 +167,7 @@ class Embedding(nn.Module):
 
     def forward(self, model_inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """(n, d)."""
-        pooled = self.encoder._pooled(self.model(**model_inputs), model_inputs.get("attention_mask"))
+        pooled = self.encoder.embedding(self.model, model_inputs)
         result: torch.Tensor = pooled if self.smooth else pooled.half().float()
         return result
 

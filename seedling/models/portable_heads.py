@@ -13,13 +13,14 @@ from scipy import sparse
 from torch import nn
 
 from seedling.errors import InputError
+from seedling.features.encoder import unit_rows
 from seedling.features.sparsity import is_sparse
 from seedling.models.fine_tuned import FineTuned
 from seedling.models.heads import ABSENT, LINEAR, Head
 from seedling.models.instance_based import NEIGHBORS, NearestNeighbors, SupportVectorMachine
 from seedling.models.losses import Adjusted
 from seedling.models.network import Network
-from seedling.models.portable_features import Embedding, unit_rows
+from seedling.models.portable_features import Embedding
 from seedling.models.trees import LEAF, depth_of, leaf_shares
 from seedling.stats.statistics import SMALLEST
 

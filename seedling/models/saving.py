@@ -12,6 +12,7 @@ from seedling.dataset.generation import Modality
 from seedling.errors import IncompleteGeneration
 from seedling.features.classical import FeatureMaker, ImageFeatures, Inputs, TextFeatures, make_vectorizers
 from seedling.features.encoded_features import EncodedFeatures
+from seedling.features.encoder import ONE_VIEW
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.files.reading import read_json, reading
 from seedling.files.writing import write_json
@@ -126,12 +127,13 @@ def _fill(learner: Learner, file: Path) -> None:
 def make_features(
     encoder: EncoderHandle | None, image_side: int | None, config: WorkspaceConfig, cache: Path | None = None
 ) -> FeatureMaker:
-    """Return an unfitted feature maker: of the encoder, if there is one.
+    """Return an unfitted feature maker: of the encoder, if there is one. With effort `quick`, it sees each image once.
 
     cache: the folder of the feature cache for images without an encoder; None: nothing is kept.
     """
     if encoder is not None:
-        return EncodedFeatures(encoder, config.max_megapixels)
+        views = ONE_VIEW if config.effort == "quick" else None
+        return EncodedFeatures(encoder, config.max_megapixels, views=views)
     if config.modality == "image":
         return ImageFeatures(image_side, config.max_megapixels, cache=cache)
     return TextFeatures()
@@ -155,6 +157,7 @@ def save_features(maker: FeatureMaker, folder: Path) -> None:
             key=maker.key,
             max_megapixels=maker.max_megapixels,
             surface_weight=maker.surface_weight,
+            views=maker.views,
             words=terms_of(maker.words) if maker.words else None,
         ).write(path)
     elif isinstance(maker, ImageFeatures):
@@ -211,7 +214,13 @@ def _load_encoded_features(
         arrays = load_file(folder / FEATURE_ARRAYS)
     handle = EncoderHandle(record.encoder, modality, workspace)
     return EncodedFeatures(
-        handle, record.max_megapixels, words=words, key=record.key, surface_weight=record.surface_weight, **arrays
+        handle,
+        record.max_megapixels,
+        words=words,
+        key=record.key,
+        surface_weight=record.surface_weight,
+        views=record.views,
+        **arrays,
     )
 
 

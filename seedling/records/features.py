@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from seedling.config.params import EncoderParams
+from seedling.media.images import View
 from seedling.records.record import Record, RecordPart
 
 MAX_SIDE = 128  # pixels, as train.image_side in params.yaml
@@ -59,11 +60,15 @@ class EncodedFeaturesRecord(Record):
     """The features of an encoder; its weights are not part of the model.
 
     key: hash of the encoder's files and settings, None if they were not read; words: terms of the texts, if the
-    features include LSA topics; surface_weight: of colors or words, not written if it is 0.5.
+    features include LSA topics; surface_weight: of colors or words, not written if it is 0.5; views: of each image, see
+    `seedling.media.images.view_of`, not written if it is the whole image alone.
     """
 
     encoder: EncoderParams
     key: str | None
     max_megapixels: Positive
     surface_weight: Positive = Field(default=0.5, exclude_if=lambda weight: weight == 0.5)
+    views: Annotated[tuple[View, ...], Field(min_length=1, max_length=3)] = Field(
+        default=("whole",), exclude_if=lambda views: views == ("whole",)
+    )
     words: TermHalvesRecord | None = Field(default=None, exclude_if=lambda words: words is None)

@@ -15,12 +15,12 @@ from seedling.config.params import EncoderParams
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.features.encoded_features import EncodedFeatures
-from seedling.features.encoder import COLOR_COLUMNS, Encoder, Preparation, fuse_batch_norms, load_encoder
+from seedling.features.encoder import COLOR_COLUMNS, EncodePiece, Encoder, Preparation, fuse_batch_norms, load_encoder
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.features.encoding import encode_rows
 from seedling.features.feature_cache import FeatureCache
 from seedling.features.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
-from seedling.media.images import encode
+from seedling.media.images import View, encode
 from seedling.models.saving import load_features, save_features
 
 TEXTS = ["the red apple falls", "a green bus runs", "the bus", "a red bus runs the apple", "green"]
@@ -99,13 +99,14 @@ def test_the_whole_frame_is_shown() -> None:
 def test_rows_are_encoded_once(of_texts: Path, tmp_path: Path) -> None:
     """The second time nothing is read; a new row alone is."""
     encoder, cache, asked = load(of_texts, "text"), FeatureCache(tmp_path, "key"), []
+    piece = EncodePiece(EncoderHandle(EncoderParams(model=str(of_texts)), "text", of_texts), encoder.key, 64.0)
 
     def read(ids: Sequence[str]) -> Iterator[tuple[str, str]]:
         asked.append(list(ids))
         return ((one, TEXTS[int(one)]) for one in reversed(ids))
 
-    first = encode_rows(lambda: encoder, ["0", "1", "2"], read, cache, 64.0)
-    again = encode_rows(lambda: encoder, ["2", "3", "0"], read, cache, 64.0)
+    first = encode_rows(lambda: encoder, ["0", "1", "2"], read, cache, piece)
+    again = encode_rows(lambda: encoder, ["2", "3", "0"], read, cache, piece)
     assert asked == [["0", "1", "2"], ["3"]]
     assert (again[[2, 0]] == first[[0, 2]]).all()
 
@@ -163,7 +164,36 @@ def test_encoded_features_come_back_from_disk(
     loaded = load_features(tmp_path / "models" / "0", modality, tmp_path)
     assert isinstance(loaded, EncodedFeatures)
     assert loaded.surface_weight == {"text": 0.5, "image": 0.25}[modality]
+    assert loaded.views == {"text": ("whole",), "image": ("whole", "center", "padded")}[modality]
     np.testing.assert_allclose(loaded.transform(payloads).features, made, atol=1e-6)
+
+
+def test_several_views_of_an_image_are_averaged_as_rows_of_length_1(of_images: Path, tmp_path: Path) -> None:
+    """Each view by transformers' model, batch normalizations unfused; the features of one view have their own cache."""
+    from seedling.media.images import decode, view_of
+
+    encoder = load(of_images, "image")
+    assert isinstance(encoder.prepare, Preparation)
+    pixels, sides = [decode(payload) for payload in IMAGES], (encoder.prepare.width, encoder.prepare.height)
+    plain = MobileNetV2Model.from_pretrained(of_images).eval()
+    views: tuple[View, ...] = ("whole", "center", "padded")
+    expected = np.zeros(())
+    for view in views:
+        resized = np.stack([view_of(image, view, *sides) for image in pixels]).astype(np.float32)
+        values = (resized / 255 - np.array(encoder.prepare.mean)) / np.array(encoder.prepare.deviation)
+        with torch.inference_mode():
+            embedding = plain(torch.from_numpy(values).permute(0, 3, 1, 2).float()).pooler_output.numpy()
+        expected = expected + embedding / np.linalg.norm(embedding, axis=1, keepdims=True) / 3
+    (actual,) = encoder.encode(IMAGES, views=views)
+    np.testing.assert_allclose(actual[:, :-COLOR_COLUMNS], expected, atol=2e-3)
+    handle = EncoderHandle(EncoderParams(model=str(of_images)), "image", tmp_path)
+
+    def read(ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        return ((row_id, IMAGES[int(row_id)]) for row_id in ids)
+
+    for maker in (EncodedFeatures(handle, views=("whole",)), EncodedFeatures(handle)):
+        by_ids = maker.of_rows(["0", "1", "2", "3", "4"], read, fit=True).features
+        np.testing.assert_allclose(by_ids, maker.transform(IMAGES).features, atol=1e-6)
 
 
 def test_a_rows_features_do_not_depend_on_the_rows_beside_it(of_texts: Path, of_images: Path) -> None:

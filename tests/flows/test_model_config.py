@@ -30,13 +30,20 @@ def test_the_config_of_images_without_an_encoder_names_the_side_of_each_input(tm
 def test_the_inputs_of_encoders_have_their_preprocessing() -> None:
     """The size and the normalization of an image, the maximum number of tokens of a text; no key of the other kind."""
     preparation = Preparation(height=224, width=200, mean=(0.5, 0.5, 0.5), deviation=(0.25, 0.25, 0.25))
-    of_images = SimpleNamespace(encoder=SimpleNamespace(prepare=preparation))
-    assert _graph_input("pixel_values", of_images).model_dump(by_alias=True, exclude_none=True) == {
+    of_images = SimpleNamespace(encoder=SimpleNamespace(prepare=preparation), views=("whole",))
+    of_one_view = {
         "is": "(RGB / 255 - mean) / deviation; (n, 3, height, width)",
         "height": 224,
         "width": 200,
         "mean": (0.5, 0.5, 0.5),
         "deviation": (0.25, 0.25, 0.25),
+    }
+    assert _graph_input("pixel_values", of_images).model_dump(by_alias=True, exclude_none=True) == of_one_view
+    of_images.views = ("whole", "center", "padded")
+    assert _graph_input("pixel_values", of_images).model_dump(by_alias=True, exclude_none=True) == {
+        **of_one_view,
+        "is": "(RGB / 255 - mean) / deviation; (n, views, 3, height, width)",
+        "views": ("whole", "center", "padded"),
     }
     of_texts = SimpleNamespace(encoder=SimpleNamespace(prepare=SimpleNamespace(unk_token_id=None), max_tokens=128))
     assert _graph_input("input_ids", of_texts).model_dump(by_alias=True, exclude_none=True) == {

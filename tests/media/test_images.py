@@ -95,3 +95,32 @@ def test_a_slightly_changed_image_has_a_near_hash_and_another_image_does_not() -
     base = images.perceptual_hash(smooth)
     assert (base ^ images.perceptual_hash(brighter)).bit_count() <= 3
     assert (base ^ images.perceptual_hash(other)).bit_count() > 10
+
+
+def test_the_views_of_a_wide_image_by_hand() -> None:
+    """112 rows, 224 columns: red, then blue at both ends, each an eighth of the width; green above and below.
+
+    `whole` has all of it; `padded` has it on 4 of 8 rows, with the border repeated; `center` has 98 of its 112 rows and
+    columns, so neither blue nor green.
+    """
+    image = np.zeros((112, 224, 3), np.uint8)
+    image[:, :, 0] = 255
+    image[:7] = image[-7:] = (0, 255, 0)
+    image[:, :28] = image[:, -28:] = (0, 0, 255)
+    whole, padded, center = (images.view_of(image, view, 112, 112) for view in ("whole", "padded", "center"))
+    assert whole.shape == padded.shape == center.shape == (112, 112, 3)
+    assert (
+        (whole[:, :14, 2] == 255).all() and (whole[:7, 14:98, 1] == 255).all() and (whole[7:105, 14:98, 0] == 255).all()
+    )
+    np.testing.assert_array_equal(padded[28:84], images.resized(image, 112, 56))
+    assert (padded[:28] == padded[28]).all() and (padded[84:] == padded[83]).all()
+    assert (center == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 5_000), (5_000, 1), (1, 1), (3, 2), (224, 224)])
+@pytest.mark.parametrize("view", ["whole", "padded", "center"])
+def test_an_image_of_any_shape_has_each_view(view: images.View, shape: tuple[int, int]) -> None:
+    """Also one that is a single row, a single column or a single pixel."""
+    pixels = np.full((*shape, 3), 7, np.uint8)
+    assert (images.view_of(pixels, view, 200, 224) == 7).all()
+    assert images.view_of(pixels, view, 200, 224).shape == (224, 200, 3)
