@@ -189,24 +189,20 @@ class Encoder:
         moved = tensor.to(self.device)
         if moved.is_floating_point():
             moved = moved.to(getattr(torch, self.precision))
-        if moved.ndim < 4:
-            return moved
-        if moved.ndim == 4:
-            return moved.contiguous(memory_format=torch.channels_last)
-        by_view = [view.contiguous(memory_format=torch.channels_last) for view in moved.unbind(dim=1)]
-        return torch.stack(by_view, dim=1)
+        return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
 
     def embedding(self, model: Any, model_inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """(n, d): the pooled output of the model; of several views of an image, the mean of them, each of length 1.
 
         model_inputs: by name; pixel_values: (n, 3, height, width), or (n, views, 3, height, width).
         """
+        import torch
+
         images_of_rows = model_inputs.get("pixel_values")
         if images_of_rows is None or images_of_rows.ndim == 4:
             return self._pooled(model(**model_inputs), model_inputs.get("attention_mask"))
-        embeddings = [
-            unit_rows(self._pooled(model(pixel_values=view)).float()) for view in images_of_rows.unbind(dim=1)
-        ]
+        views = [view.contiguous(memory_format=torch.channels_last) for view in images_of_rows.unbind(dim=1)]
+        embeddings = [unit_rows(self._pooled(model(pixel_values=view)).float()) for view in views]
         total: torch.Tensor = sum(embeddings[1:], start=embeddings[0])
         return total / len(embeddings)
 
