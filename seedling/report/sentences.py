@@ -39,6 +39,7 @@ MAX_NAMED_CLASSES = 12
 MAX_VISIBLE_LEVELS = 1.0  # of 255 gray levels; a smaller change of an image is invisible
 USUAL_TEACHER_WEIGHT = 0.1  # of a nearby label
 HIGH_AGREEMENT = 0.9
+MIN_KEPT_SHARE = 0.2  # of the held-out rows: the precision of a filter that keeps fewer says little
 
 Values = Mapping[str, Any]
 
@@ -433,6 +434,32 @@ def perturbation_sentence(perturbation: MinimalPerturbationRecord) -> Markup:
         ).format(median, flipped, rows, size)
     return Markup("A change of <b>{:.2g} of 255 gray levels</b> flips the prediction in {} of {} tries {}.").format(
         median, flipped, rows, size
+    )
+
+
+def filter_sentence(audit: PseudoLabelAudit) -> str:
+    """Why the filter in use is used although the labels of another one are right more often; empty if there is none.
+
+    The most precise of the filters that keep at least a fifth of the held-out rows is named.
+    """
+    used = next((trial for trial in audit.filters if trial.filter == audit.filter), None)
+    rivals = [trial for trial in audit.filters if trial.precision and trial.kept >= MIN_KEPT_SHARE * audit.rows]
+    if not rivals or used is None or not used.precision:
+        return ""
+    best = max(rivals, key=lambda trial: trial.precision.value if trial.precision else 0.0)
+    assert best.precision is not None  # noqa: S101  (all rivals have one)
+    if best.precision.value <= used.precision.value:
+        return ""
+    words = best.filter.replace("_", " ")
+    sentence = (
+        f"The labels that the filter {words} keeps are right more often ({percent(best.precision.value)} instead of "
+        f"{percent(used.precision.value)}), but they are fewer ({best.kept} instead of {used.kept}), and "
+    )
+    if best.gain <= used.gain:
+        return sentence + f"the value per row is lower ({best.gain:.3f} instead of {used.gain:.3f})."
+    return sentence + (
+        f"the value per row is not clearly higher ({best.gain:.3f} instead of {used.gain:.3f}; the probability is "
+        f"{best.probability_better:.2f}, and 0.90 is needed)."
     )
 
 

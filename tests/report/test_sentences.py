@@ -32,7 +32,7 @@ from seedling.records.evaluation import (
 )
 from seedling.records.intervals import EstimateRecord
 from seedling.records.predicted_gain import PredictedGain
-from seedling.records.stage_notes import NotEstimated
+from seedling.records.stage_notes import FilterTrial, NotEstimated
 from seedling.records.test_evaluations import EvaluationLog, LoggedEvaluation
 from seedling.report import sentences
 from seedling.report.results import Headline, Subject, ThresholdResult
@@ -393,6 +393,39 @@ def test_an_invisible_perturbation_is_a_warning() -> None:
     assert plain(sentences.perturbation_sentence(unchanged)) == (
         "No minimal perturbation was found for the 16 right rows that were tried."
     )
+
+
+def filter_trial(name: str, kept: int, precision: float | None, gain: float, p: float = 0.0) -> FilterTrial:
+    """A filter on 20 held-out rows; p: the probability that it gains more than keeping all rows."""
+    interval = None if precision is None else estimate(precision)
+    return FilterTrial(filter=name, kept=kept, precision=interval, gain=gain, probability_better=p)
+
+
+def test_a_filter_with_more_right_labels_that_is_not_used_is_explained() -> None:
+    """By its value per row; filters that keep less than a fifth of the rows, 4 of 20, are not named."""
+    keep_all = filter_trial("all", 20, 0.45, 0.21)
+    few, none = filter_trial("confidence", 3, 1.0, 0.05), filter_trial("agreement", 0, None, 0.0)
+    half = filter_trial("top_per_class", 10, 0.55, 0.17, 0.3)
+    beginning = (
+        "The labels that the filter top per class keeps are right more often (55.0 % instead of 45.0 %), but they are "
+        "fewer (10 instead of 20), and "
+    )
+    assert plain(sentences.filter_sentence(audit(filters=(keep_all, few, none, half)))) == (
+        beginning + "the value per row is lower (0.170 instead of 0.210)."
+    )
+    unclear = filter_trial("top_per_class", 10, 0.55, 0.23, 0.63)
+    assert plain(sentences.filter_sentence(audit(filters=(keep_all, few, none, unclear)))) == (
+        beginning + "the value per row is not clearly higher (0.230 instead of 0.210; the probability is 0.63, and "
+        "0.90 is needed)."
+    )
+
+
+def test_the_most_precise_filter_and_a_round_without_an_audit_need_no_explanation() -> None:
+    """Nothing is compared without held-out rows."""
+    trials = (filter_trial("all", 20, 0.45, 0.21), filter_trial("top_per_class", 10, 0.55, 0.31, 0.97))
+    assert sentences.filter_sentence(audit(filters=trials, filter="top_per_class")) == ""
+    assert sentences.filter_sentence(audit(filters=())) == ""
+    assert sentences.filter_sentence(audit(filters=(filter_trial("all", 0, None, 0.0),), rows=0)) == ""
 
 
 def test_a_teacher_that_hardly_counts_is_explained() -> None:
