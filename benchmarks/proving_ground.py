@@ -175,6 +175,7 @@ METHODS = {
     "equal votes in round 0": Method(selects=False),
     "the most precise filter": Method(filter=MOST_PRECISE),
 }
+DEFAULT_METHODS = ("Seedling", "the whole image alone", "without the previous model")
 
 
 @dataclass(frozen=True)
@@ -488,7 +489,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="run Seedling and these, and print")
     arguments = parser.parse_args()
     sources = [source for source in SOURCES if arguments.half in {None, source.half}]
-    methods = ["Seedling", *arguments.methods] if arguments.methods else [*METHODS]
+    methods = ["Seedling", *arguments.methods] if arguments.methods else [*DEFAULT_METHODS]
     cache = arguments.cache or Path(tempfile.mkdtemp())
     cache.mkdir(parents=True, exist_ok=True)
     for source in sources:
