@@ -1,6 +1,7 @@
 """Measure choices of the method on many small tasks: chosen on some sources of data, proven on others.
 
     python benchmarks/proving_ground.py --data FOLDER --backbone FOLDER [--draws 5] [--cache FOLDER]
+        [--sources SOURCE ...] [--methods METHOD ...] [--name NAME]
 
 FOLDER holds one folder per set with data.parquet (id, split, label, and text or image), and `bccd` with annotated
 images of blood cells. Each task draws classes, labels per class, the pool and the test rows from one source; some
@@ -16,6 +17,7 @@ than one standard error of the paired difference.
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
 import time
 import warnings
@@ -175,7 +177,7 @@ METHODS = {
     "equal votes in round 0": Method(selects=False),
     "the most precise filter": Method(filter=MOST_PRECISE),
 }
-DEFAULT_METHODS = ("Seedling", "the whole image alone", "without the previous model")
+DEFAULT_METHODS = ("the whole image alone", "without the previous model")
 
 
 @dataclass(frozen=True)
@@ -465,6 +467,11 @@ def measurements_of(results: pd.DataFrame, command: str) -> Iterator[Measurement
         of_setting = leads.loc[source, labels].tolist()
         setting = f"{source}, {labels} a class"
         yield measured(setting, "Seedling", "minus the best peer, paired", of_setting, "points of share")
+    for system in [name for name in METHODS if name != "Seedling"]:
+        others = results[results["system"] == system].set_index(task)["accuracy"]
+        for source in dict.fromkeys(others.index.get_level_values("source").tolist()):
+            lead = (others.loc[source] - ours["accuracy"].loc[source]).tolist()
+            yield measured(source, system, "minus Seedling, paired", lead, "points of share")
 
 
 def rank_correlation(
@@ -479,17 +486,20 @@ def rank_correlation(
 
 
 def main() -> None:
-    """Run all tasks and write results/proving_ground.csv."""
+    """Run the tasks and write results/proving_ground.csv."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of sets")
     parser.add_argument("--backbone", required=True, help="encoder of images: a local folder or a hub id")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--cache", type=Path, help="folder that keeps the features for the next run")
-    parser.add_argument("--half", choices=["choose", "prove"], help="run one half, and print instead of writing")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, help="run Seedling and these, and print")
+    parser.add_argument("--sources", nargs="+", choices=[source.title for source in SOURCES], help="default: all")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=DEFAULT_METHODS, help="to compare Seedling with"
+    )
+    parser.add_argument("--name", default="proving_ground", help="name of the results file")
     arguments = parser.parse_args()
-    sources = [source for source in SOURCES if arguments.half in {None, source.half}]
-    methods = ["Seedling", *arguments.methods] if arguments.methods else [*DEFAULT_METHODS]
+    sources = [source for source in SOURCES if arguments.sources is None or source.title in arguments.sources]
+    methods = ["Seedling", *arguments.methods]
     cache = arguments.cache or Path(tempfile.mkdtemp())
     cache.mkdir(parents=True, exist_ok=True)
     for source in sources:
@@ -506,11 +516,12 @@ def main() -> None:
             if number % 20 == 19:
                 print(f"{number + 1} of {len(jobs)} tasks", flush=True)
     command = f"python benchmarks/proving_ground.py --data DATA --backbone BACKBONE --draws {arguments.draws}"
-    measurements = list(measurements_of(pd.DataFrame(rows), command))
-    if arguments.half or arguments.methods:
-        print(pd.DataFrame(measurements).to_string())
-    else:
-        write("proving_ground", measurements)
+    for option in ("sources", "methods"):
+        values = getattr(arguments, option)
+        if values != parser.get_default(option):
+            command += f" --{option} {shlex.join(values)}"
+    command += "" if arguments.name == parser.get_default("name") else f" --name {arguments.name}"
+    write(arguments.name, list(measurements_of(pd.DataFrame(rows), command)))
 
 
 if __name__ == "__main__":
