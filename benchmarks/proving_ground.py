@@ -426,9 +426,7 @@ def measurements_of(results: pd.DataFrame, command: str) -> Iterator[Measurement
     is_best = [key in best_systems for key in peers[["source", "labels", "system"]].itertuples(index=False, name=None)]
     best = peers[is_best].set_index(task)["accuracy"]
 
-    def measured(setting: str, system: str, metric: str, values: Sequence[float], unit: str) -> Measurement:
-        return Measurement(setting, system, metric, *mean_with_interval(values), unit, len(values), command)
-
+    measured = partial(measured_by, command)
     for half in results["half"].unique():
         of_half = results[results["half"] == half]
         tasks = best.loc[of_half.set_index(task).index.unique()]
@@ -461,6 +459,19 @@ def measurements_of(results: pd.DataFrame, command: str) -> Iterator[Measurement
             metric = f"rank correlation of the gain in {gain} with the gain in test accuracy"
             correlation = rank_correlation(evaluated[gain].to_numpy(), evaluated["gain"].to_numpy())
             yield Measurement(half, "round 1", metric, *correlation, "Spearman's rho", len(evaluated), command)
+    yield from measurements_of_sources(results, best, command)
+
+
+def measured_by(
+    command: str, setting: str, system: str, metric: str, values: Sequence[float], unit: str
+) -> Measurement:
+    """The mean of the values over tasks, with its interval."""
+    return Measurement(setting, system, metric, *mean_with_interval(values), unit, len(values), command)
+
+
+def measurements_of_sources(results: pd.DataFrame, best: pd.Series, command: str) -> Iterator[Measurement]:
+    """The rows per setting and per source. best: accuracy of the best peer, by source, labels per class and draw."""
+    measured, task = partial(measured_by, command), list(best.index.names)
     ours = results[results["system"] == "Seedling"].set_index(task)
     leads = ours["accuracy"] - best.loc[ours.index]
     for source, labels in dict.fromkeys((str(key[0]), int(key[1])) for key in ours.index.tolist()):
