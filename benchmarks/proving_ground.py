@@ -473,7 +473,7 @@ def measurements_of_sources(results: pd.DataFrame, best: pd.Series, command: str
     """The rows per setting and per source. best: accuracy of the best peer, by source, labels per class and draw."""
     measured, task = partial(measured_by, command), list(best.index.names)
     ours = results[results["system"] == "Seedling"].set_index(task)
-    leads = ours["accuracy"] - best.loc[ours.index]
+    leads = (ours["accuracy"] - best.loc[ours.index]).sort_index()
     for source, labels in dict.fromkeys((str(key[0]), int(key[1])) for key in ours.index.tolist()):
         of_setting = leads.loc[source, labels].tolist()
         setting = f"{source}, {labels} a class"
