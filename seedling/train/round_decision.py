@@ -111,9 +111,10 @@ def compare_rounds(  # noqa: PLR0913  (the probabilities of both rounds, and wha
     `changes_by_class`. Rows are weighted; see `class_share_weights`.
 
     The log loss decides because it uses the whole prediction: with 30 rows, the difference in accuracy is two or three
-    rows and says nothing about the difference on other rows, while the difference in log loss does
-    (benchmarks/proving_ground.py). The loop stops after a rejection, if fewer than `converged_share` of the pool's
-    labels changed, or after the last round.
+    rows. benchmarks/proving_ground.py measures how many tasks are harmed with and without the decision.
+
+    The loop stops after a rejection, if fewer than `converged_share` of the pool's labels changed, or after the last
+    round.
 
     old, new: (n_rows, n_classes), out-of-fold probabilities of the accepted model and of this round's model.
     weights: (n_rows,), mean 1.
