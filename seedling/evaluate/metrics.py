@@ -142,11 +142,14 @@ def per_class(
 def majority_baseline(labels: Mapping[str, int], truth: pd.Series) -> MajorityBaselineRecord | None:
     """The class with most training labels, and the accuracy of always predicting it. None without labels or rows.
 
+    Of several classes with most labels, the one with most evaluation rows: labels are often drawn class by class.
+
     labels: number of training labels by class; truth: labels of the evaluation rows.
     """
     if not any(labels.values()) or truth.empty:
         return None
-    name = min(labels, key=lambda label: (-labels[label], label))
+    rows = truth.value_counts()
+    name = min(labels, key=lambda label: (-labels[label], -int(rows.get(label, 0)), label))
     return MajorityBaselineRecord(name=name, accuracy=float((truth == name).mean()))
 
 

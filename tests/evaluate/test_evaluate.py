@@ -242,6 +242,6 @@ def test_the_majority_baseline_predicts_the_class_with_most_training_labels() ->
     """On the evaluation rows, where another class may be the most frequent one."""
     truth = pd.Series(["ham", "spam", "spam", "spam"])
     assert majority_baseline({"ham": 60, "spam": 55}, truth) == MajorityBaselineRecord(name="ham", accuracy=0.25)
-    assert majority_baseline({"spam": 60, "ham": 60}, truth) == MajorityBaselineRecord(name="ham", accuracy=0.25)
+    assert majority_baseline({"ham": 60, "spam": 60}, truth) == MajorityBaselineRecord(name="spam", accuracy=0.75)
     assert majority_baseline({"ham": 60}, truth[:0]) is None
     assert majority_baseline({"ham": 0}, truth) is None
