@@ -28,7 +28,7 @@ def cell_with(notebook: Any, code: str) -> str:
 
 @pytest.mark.slow
 def test_the_notebook_runs_and_finds_the_wrong_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The planted wrong label comes first, the three questions are answered right, and most digits outside the table are recognized."""
+    """The planted wrong label comes first, and three questions and most digits outside the table are answered right."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = NotebookClient(

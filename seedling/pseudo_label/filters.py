@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedling.records.intervals import EstimateRecord
-from seedling.records.stage_notes import FilterTrial
+from seedling.records.stage_notes import MIN_P_BETTER_FILTER, FilterTrial
 from seedling.stats.statistics import Estimate, Floats, Ints, wilson
 
 Mask = NDArray[np.bool_]
-MIN_P_BETTER = 0.9  # bootstrap probability with which another filter must beat `all`
 BOOTSTRAP_SAMPLES = 500
 
 
@@ -179,7 +178,7 @@ def compare_filters(
                 probability_better=float((advantage > 0).mean()),
             )
         )
-    better = [result for result in table if result.probability_better >= MIN_P_BETTER]
+    better = [result for result in table if result.probability_better >= MIN_P_BETTER_FILTER]
     return (max(better, key=lambda result: result.gain).filter if better else "all"), table
 
 

@@ -9,6 +9,8 @@ from pydantic import ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler
 from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.records.record import RecordPart
 
+MIN_P_BETTER_FILTER = 0.9  # bootstrap probability with which another filter of pseudo-labels must beat `all`
+
 
 class StageNotes(RecordPart):
     """The notes of a stage. OPTIONAL: keys that are written only if the stage has something to note."""

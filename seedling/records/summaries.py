@@ -119,5 +119,5 @@ def use_of_model(evaluation: EvaluationSummary | None) -> list[str]:
         )
         if selective.accuracy is not None:
             sentence += f"; on the others its accuracy is {selective.accuracy.value:.3f}"
-        sentences.append(f"{sentence}. train.target_selective_accuracy sets the limit.")
+        sentences.append(f"{sentence}. To change this, set train.target_selective_accuracy.")
     return sentences

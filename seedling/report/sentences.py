@@ -29,7 +29,7 @@ from seedling.records.evaluation import (
 )
 from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.records.predicted_gain import PredictedGain
-from seedling.records.stage_notes import LabelIssueEstimate, NotEstimated, PseudoLabelAudit
+from seedling.records.stage_notes import MIN_P_BETTER_FILTER, LabelIssueEstimate, NotEstimated, PseudoLabelAudit
 from seedling.records.test_evaluations import EvaluationLog
 from seedling.report.pages import breakable, percent, points, thousands, whole_percent
 from seedling.report.results import Headline, Subject, ThresholdResult
@@ -438,17 +438,19 @@ def perturbation_sentence(perturbation: MinimalPerturbationRecord) -> Markup:
 
 
 def filter_sentence(audit: PseudoLabelAudit) -> str:
-    """Why the filter in use is used although the labels of another one are right more often; empty if there is none.
+    """Why all rows are kept although the labels of another filter are right more often; empty if there is none.
 
-    The most precise of the filters that keep at least a fifth of the held-out rows is named.
+    The most precise of the filters that keep at least a fifth of the held-out rows is named. Empty, too, if another
+    filter would have been chosen, so that params.yaml has set this one.
     """
     used = next((trial for trial in audit.filters if trial.filter == audit.filter), None)
     rivals = [trial for trial in audit.filters if trial.precision and trial.kept >= MIN_KEPT_SHARE * audit.rows]
-    if not rivals or used is None or not used.precision:
+    if not rivals or used is None or not used.precision or used.filter != "all":
         return ""
     best = max(rivals, key=lambda trial: trial.precision.value if trial.precision else 0.0)
     assert best.precision is not None  # noqa: S101  (all rivals have one)
-    if best.precision.value <= used.precision.value:
+    is_set = any(trial.probability_better >= MIN_P_BETTER_FILTER for trial in audit.filters)
+    if best.precision.value <= used.precision.value or is_set:
         return ""
     words = best.filter.replace("_", " ")
     sentence = (
@@ -459,7 +461,7 @@ def filter_sentence(audit: PseudoLabelAudit) -> str:
         return sentence + f"the value per row is lower ({best.gain:.3f} instead of {used.gain:.3f})."
     return sentence + (
         f"the value per row is not clearly higher ({best.gain:.3f} instead of {used.gain:.3f}; the probability is "
-        f"{best.probability_better:.2f}, and 0.90 is needed)."
+        f"{best.probability_better:.2f}, and {MIN_P_BETTER_FILTER:.2f} is needed)."
     )
 
 

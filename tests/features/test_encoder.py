@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import BertModel, MobileNetV2Model, PreTrainedTokenizerFast
 
-from seedling.config.params import EncoderParams
+from seedling.config.params import EncoderParams, WorkspaceConfig
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError
 from seedling.features.encoded_features import EncodedFeatures
@@ -21,7 +21,8 @@ from seedling.features.encoding import encode_rows
 from seedling.features.feature_cache import FeatureCache
 from seedling.features.pretrained import MINILM, find_pretrained, minilm_folder, weights_sha256
 from seedling.media.images import View, encode
-from seedling.models.saving import load_features, save_features
+from seedling.models.saving import load_features, make_features, save_features
+from seedling.records.features import EncodedFeaturesRecord
 
 TEXTS = ["the red apple falls", "a green bus runs", "the bus", "a red bus runs the apple", "green"]
 RNG = np.random.default_rng(3)
@@ -166,6 +167,19 @@ def test_encoded_features_come_back_from_disk(
     assert loaded.surface_weight == {"text": 0.5, "image": 0.25}[modality]
     assert loaded.views == {"text": ("whole",), "image": ("whole", "center", "padded")}[modality]
     np.testing.assert_allclose(loaded.transform(payloads).features, made, atol=1e-6)
+
+
+def test_only_a_quick_run_sees_the_whole_image_alone(of_images: Path, tmp_path: Path) -> None:
+    """So does a model whose features.json has no views, since an earlier version wrote it."""
+    handle = EncoderHandle(EncoderParams(model=str(of_images)), "image", tmp_path)
+    for effort, n_views in (("quick", 1), ("normal", 3), ("thorough", 3)):
+        config = WorkspaceConfig.model_validate({"modality": "image", "effort": effort})
+        maker = make_features(handle, None, config)
+        assert isinstance(maker, EncodedFeatures)
+        assert (len(maker.views), maker.views[0]) == (n_views, "whole")
+    record = EncodedFeaturesRecord(encoder=handle.params, key=None, max_megapixels=64.0, views=("whole",))
+    assert "views" not in record.as_json()
+    assert EncodedFeaturesRecord.model_validate(record.as_json()).views == ("whole",)
 
 
 def test_several_views_of_an_image_are_averaged_as_rows_of_length_1(of_images: Path, tmp_path: Path) -> None:

@@ -33,14 +33,15 @@ def test_the_baseline_and_the_abstention_are_named() -> None:
     assert use_of_model(evaluated(0.3, 0.43)) == [
         "Always predicting 'folder' has an accuracy of 0.300 on the same rows.",
         "The model abstains on 69% of the rows, those with a confidence below 0.43; on the others its accuracy is "
-        "0.742. train.target_selective_accuracy sets the limit.",
+        "0.742. To change this, set train.target_selective_accuracy.",
     ]
 
 
 def test_a_model_that_is_not_better_than_the_baseline_is_called_so() -> None:
     """The lower end of its interval, .41, is below the baseline; it never abstains, so nothing is said of that."""
     assert use_of_model(evaluated(0.42, 0.0)) == [
-        "Always predicting 'folder' has an accuracy of 0.420 on the same rows. The model is not clearly better than that."
+        "Always predicting 'folder' has an accuracy of 0.420 on the same rows. "
+        "The model is not clearly better than that."
     ]
 
 

@@ -424,6 +424,7 @@ def test_the_most_precise_filter_and_a_round_without_an_audit_need_no_explanatio
     """Nothing is compared without held-out rows."""
     trials = (filter_trial("all", 20, 0.45, 0.21), filter_trial("top_per_class", 10, 0.55, 0.31, 0.97))
     assert sentences.filter_sentence(audit(filters=trials, filter="top_per_class")) == ""
+    assert sentences.filter_sentence(audit(filters=trials)) == "", "params.yaml has set the filter all"
     assert sentences.filter_sentence(audit(filters=())) == ""
     assert sentences.filter_sentence(audit(filters=(filter_trial("all", 0, None, 0.0),), rows=0)) == ""
 

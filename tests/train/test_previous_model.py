@@ -1,4 +1,4 @@
-"""A later round's model: a vote of the model before and of what was trained with the pseudo-labels, also from its files."""
+"""A later round's model is a vote of the model before and of what the pseudo-labels trained, also from its files."""
 
 from __future__ import annotations
 
