@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +39,14 @@ def first_candidates(
     *,
     has_mixin: bool = False,
     has_encoder: bool = False,
+    can_evaluate: bool = True,
 ) -> list[Candidate]:
     """Candidates of round 0: each head on collected rows, plus augmented rows, plus synthesized rows.
 
     Networks use all rows, with and without another dataset if there is one (has_mixin). Fine-tuning uses collected
-    rows. Raises InputError if train.candidates names a learner that the data does not allow.
+    rows. A network that learns from the pool stands for the plain one, which `further_networks` adds if the heads are
+    better; without evaluation rows (can_evaluate), both are candidates. Raises InputError if train.candidates names a
+    learner that the data does not allow.
     """
     learners: Sequence[str] = params.candidates or _default_learners(config, has_encoder)
     _check_learners(learners, config, has_encoder)
@@ -56,7 +60,7 @@ def first_candidates(
         if learner == "network":
             candidates += [Candidate(learner, data_choices[-1], CONSISTENCY)] if uses_pool else []
             candidates += [Candidate(learner, data_choices[-1], MIXIN)] if has_mixin else []
-            candidates.append(Candidate(learner, data_choices[-1]))  # neither the pool nor a mixin helps on all data
+            candidates += [] if uses_pool and can_evaluate else [Candidate(learner, data_choices[-1])]
         elif learner == "fine_tuned":
             candidates += [Candidate(learner, data_choices[0], MIXIN)] if has_mixin else []
             candidates += [Candidate(learner, trained_on) for trained_on in data_choices[:1]]
@@ -122,6 +126,20 @@ def further_candidates(
     ]
 
 
+def further_networks(candidates: Sequence[Candidate], losses: Mapping[Candidate, float]) -> list[Candidate]:
+    """The plain network beside each that learns from the pool, unless learning from the pool was best of all.
+
+    The pool does not help on all data. If the network with the pool is ahead of all heads, it is not to blame for
+    anything, and the five further trainings are saved.
+
+    candidates: of the first trial; losses: log loss of each of them that could be trained.
+    """
+    with_pool = [candidate for candidate in candidates if candidate.loss == CONSISTENCY]
+    plain = [replace(candidate, loss="plain") for candidate in with_pool]
+    best = min(losses, key=lambda candidate: losses[candidate], default=None)
+    return [] if best in with_pool and len(losses) > 1 else [each for each in plain if each not in candidates]
+
+
 def later_candidates(params: TrainParams, rows: TrainingRows, teacher: Path) -> list[Candidate]:
     """Candidates of a later round: the learners that learn from pseudo-labels, each with its best data and loss.
 
@@ -172,7 +190,7 @@ def within_budget(
 def predicted_seconds(candidate: Candidate, data: TrainingData) -> float:
     """Predict the seconds of cross-validating a candidate on one core, from timings on a few thousand rows."""
     rows = data.rows
-    n_models_per_fold = data.n_models(candidate)
+    n_models_per_fold = data.n_models
     n_train = float(
         np.isin(rows.ingredient, candidate.trained_on).sum() + (len(rows.pool) / 2 if data.pseudo_labeled else 0)
     )
@@ -191,7 +209,7 @@ def predicted_seconds(candidate: Candidate, data: TrainingData) -> float:
     }
     if candidate.learner == "network":
         side = 0 if data.inputs.images is None else data.inputs.images.shape[1]
-        seconds_per_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 2.5, MIXIN: 2.0}.get(candidate.loss, 1.0)
+        seconds_per_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 1.6, MIXIN: 2.0}.get(candidate.loss, 1.0)
         return float(n_models * data.context.steps * seconds_per_step)
     if candidate.learner == "fine_tuned":
         from seedling.models.fine_tuned import predicted_seconds_of_model

@@ -132,16 +132,17 @@ def best_per_learner(trained: Mapping[Candidate, Predictions], evaluation_rows: 
     best: dict[str, tuple[float, Candidate]] = {}
     can_evaluate = len(evaluation_rows.truth) > 0
     for candidate in trained:
-        loss = (
-            _loss(make_choice((candidate,), trained, evaluation_rows), trained, evaluation_rows)
-            if can_evaluate
-            else 0.0
-        )
+        loss = loss_of(candidate, trained, evaluation_rows) if can_evaluate else 0.0
         rival = best.get(candidate.learner)
         # Without evaluation rows, take the candidate with the most training data, which comes last.
         if rival is None or loss < rival[0] or (not can_evaluate and candidate.loss == "plain"):
             best[candidate.learner] = (loss, candidate)
     return [candidate for _, candidate in best.values()]
+
+
+def loss_of(candidate: Candidate, trained: Mapping[Candidate, Predictions], evaluation_rows: EvaluationRows) -> float:
+    """The log loss of one calibrated candidate on the evaluation rows, of which there must be some."""
+    return _loss(make_choice((candidate,), trained, evaluation_rows), trained, evaluation_rows)
 
 
 def greedy(trained: Mapping[Candidate, Predictions], evaluation_rows: EvaluationRows) -> Counter[Candidate]:

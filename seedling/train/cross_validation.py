@@ -3,14 +3,15 @@ model, that saw the row's label.
 
 Fold model k never sees fold k: neither its labels, nor augmented rows made from its rows, nor pseudo-labels of models
 that saw them. One more model, the final model, sees all folds and is the one that is saved. From round 1 on, a fold
-model consists of two models. Each learns from one half of the pool and labels the other half, so that no model labels
-rows that it was trained on.
+model consists of two models. Each learns the pseudo-labels of one half of the pool and labels the other half, so that
+no model labels a row whose pseudo-label it was trained on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -84,13 +85,13 @@ class TrainingData:
         """Number of classes."""
         return self.context.classes
 
-    def n_models(self, candidate: Candidate) -> int:
-        """Number of models per fold model: one per half of the pool if the candidate learns from the pool, else one.
+    @property
+    def n_models(self) -> int:
+        """Number of models per fold model: one per half of the pool if they learn its pseudo-labels, else one.
 
         With two models, each half is labeled by the model that did not learn from it.
         """
-        learns_from_pool = candidate.loss == CONSISTENCY or self.pseudo_labeled
-        return 2 if learns_from_pool and len(self.rows.pool) else 1
+        return 2 if self.pseudo_labeled and len(self.rows.pool) else 1
 
     def fit_predict(self, learner: str, train_rows: NDArray[np.intp], test_rows: NDArray[np.intp]) -> Floats:
         """Fit a learner on some labeled rows and nothing else; return its logits (n_test, n_classes) for others.
@@ -130,7 +131,7 @@ class TrainingData:
             checkpoint=None if self.scratch is None else self.scratch / f"{candidate.name}-{fold_index}-{half}",
             watch=lambda step, loss: self.tally.record_step(model_name, step, loss),
             mixed_in=self.rows.ingredient[chosen] == "synthesize",
-            unlabeled=self._unlabeled(half) if candidate.loss == CONSISTENCY else None,
+            unlabeled=self._unlabeled() if candidate.loss == CONSISTENCY else None,
         )
         learner = self.make_learner(candidate.learner, context)
         learner.fit(self.inputs.take(chosen), targets, weights)
@@ -139,11 +140,9 @@ class TrainingData:
         self.tally.count_model(candidate, perf_counter() - started)
         return learner
 
-    def _unlabeled(self, half: int) -> Inputs | None:
-        """The half of the pool that this model learns from without labels; it labels the other half."""
-        pool = self.rows.pool
-        rows_of_half = pool[self.rows.half[pool] == half]
-        return self.inputs.take(rows_of_half) if len(rows_of_half) else None
+    def _unlabeled(self) -> Inputs | None:
+        """The pool, which a network with consistency learns from without labels; None if there is none."""
+        return self.inputs.take(self.rows.pool) if len(self.rows.pool) else None
 
     def label_weights(self, fold_index: int, loss: str) -> Floats:
         """(n_labeled,), 0 to 1: each labeled row's label weight, from models that did not learn from the row.
@@ -219,15 +218,37 @@ def _results_by_fold(
     # the last fold. The longest pieces start first, for the same reason.
     with ThreadPoolExecutor(pieces_at_once()) as threads:
         futures = {task: threads.submit(_fold_result, data, *task) for task in _longest_first(tasks)}
+        final_models = _submit_early_final_models(data, candidates, threads)
 
         def results_of_fold(fold_index: int) -> list[FoldResult | FailedFold]:
             return [futures[candidate, fold_index].result() for candidate in candidates]
 
         try:
-            return execute(results_of_fold, fold_indices, "fold")
+            fold_results = execute(results_of_fold, fold_indices, "fold")
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
+        for candidate, models in final_models.items():
+            with suppress(Diverged):  # if the candidate is chosen, its training fails again, and is reported
+                data.final_models[candidate] = [model.result() for model in models]
+    return fold_results
+
+
+def _submit_early_final_models(
+    data: TrainingData, candidates: Sequence[Candidate], threads: ThreadPoolExecutor
+) -> dict[Candidate, list[Future[Learner]]]:
+    """Start the final models of learners trained by gradient descent on cores that would wait for the last folds.
+
+    They are kept for `take_final_models`, and wasted if the candidate is not chosen.
+    """
+    n_folds, n_models = len(data.rows.folds), data.n_models
+    gradient_candidates = [candidate for candidate in candidates if candidate.learner in GRADIENT_LEARNERS]
+    n_idle = -len(gradient_candidates) * n_folds % pieces_at_once()
+    early = gradient_candidates[:n_idle] if n_folds else []
+    return {
+        candidate: [threads.submit(data.fit, candidate, None, n_folds, half) for half in range(n_models)]
+        for candidate in early
+    }
 
 
 def _longest_first(tasks: Iterable[tuple[Candidate, int]]) -> list[tuple[Candidate, int]]:
@@ -250,7 +271,7 @@ def _add_fold(
         predictions.pop(candidate, None)
         return
     if fold_index not in this_process().share(range(n_folds)):
-        data.tally.add_finished(candidate, result.losses, data.n_models(candidate), result.seconds)
+        data.tally.add_finished(candidate, result.losses, data.n_models, result.seconds)
     if candidate in predictions:
         of_candidate, held_out = predictions[candidate], rows.fold[rows.labeled] == rows.folds[fold_index]
         of_candidate.labeled[held_out] = result.labeled
@@ -288,7 +309,7 @@ def _compute_fold(data: TrainingData, candidate: Candidate, fold_index: int) -> 
     started = perf_counter()
     rows, fold = data.rows, data.rows.folds[fold_index]
     try:
-        models = [data.fit(candidate, fold, fold_index, half) for half in range(data.n_models(candidate))]
+        models = [data.fit(candidate, fold, fold_index, half) for half in range(data.n_models)]
     except Diverged as error:
         return FailedFold(str(error))
     held_out = data.inputs.take(rows.labeled[rows.fold[rows.labeled] == fold])
@@ -329,7 +350,7 @@ def _run_on_cluster(data: TrainingData, tasks: Sequence[tuple[Candidate, int]]) 
     for (candidate, fold_index), result in zip(open_tasks, computed, strict=True):
         _save_unfinished(data, candidate, fold_index, result)
         if isinstance(result, FoldResult):
-            data.tally.add_finished(candidate, result.losses, data.n_models(candidate), result.seconds)
+            data.tally.add_finished(candidate, result.losses, data.n_models, result.seconds)
         results[candidate, fold_index] = result
     return [results[task] for task in tasks]
 
@@ -352,7 +373,7 @@ def _load_unfinished(data: TrainingData, candidate: Candidate, fold_index: int) 
     path = _unfinished_path(data, candidate, fold_index)
     result = None if path is None else FoldResult.load(path)
     if result is not None:
-        data.tally.add_finished(candidate, result.losses, data.n_models(candidate))
+        data.tally.add_finished(candidate, result.losses, data.n_models)
     return result
 
 
@@ -422,11 +443,11 @@ def fit_final_models(data: TrainingData, candidates: Sequence[Candidate]) -> dic
         except Diverged as error:
             return error
 
-    tasks = _longest_first((candidate, half) for candidate in candidates for half in range(data.n_models(candidate)))
+    tasks = _longest_first((candidate, half) for candidate in candidates for half in range(data.n_models))
     fitted = dict(zip(tasks, in_threads(fit, tasks), strict=True))
     results: dict[Candidate, list[Learner] | Diverged] = {}
     for candidate in candidates:
-        models = [fitted[candidate, half] for half in range(data.n_models(candidate))]
+        models = [fitted[candidate, half] for half in range(data.n_models)]
         errors = [model for model in models if isinstance(model, Diverged)]
         results[candidate] = errors[0] if errors else [model for model in models if not isinstance(model, Diverged)]
     return results

@@ -28,7 +28,7 @@ def model_record(
             recipe=member.trained_on,
             loss=member.loss,
             file=trial.file_of(member),
-            pool_halves=trial.data.n_models(member),
+            pool_halves=trial.data.n_models,
             temperature=temperature,
             votes=votes,
         )

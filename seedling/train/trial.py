@@ -22,11 +22,12 @@ from seedling.train.candidates import (
     MIN_PRETRAINING_IMAGES,
     first_candidates,
     further_candidates,
+    further_networks,
     later_candidates,
     predicted_seconds,
     within_budget,
 )
-from seedling.train.choice import Choice, EvaluationRows, best_per_learner, blend, choose
+from seedling.train.choice import Choice, EvaluationRows, best_per_learner, blend, choose, loss_of
 from seedling.train.comparison import Loop
 from seedling.train.cross_validation import (
     Predictions,
@@ -57,8 +58,7 @@ class Trial:
     def run(self, candidates: Sequence[Candidate], seconds: float, progress: Progress) -> None:
         """Cross-validate more candidates. seconds: the predicted duration."""
         data = self.data
-        n_models_per_fold = sum(data.n_models(candidate) for candidate in candidates)
-        data.tally.expect_models(max(1, len(data.rows.folds)) * n_models_per_fold, progress)
+        data.tally.expect_models(max(1, len(data.rows.folds)) * len(candidates) * data.n_models, progress)
         trained, failed = cross_validate(data, candidates, seconds)
         self.trained.update(trained)
         self.left_out.update(failed)
@@ -102,12 +102,15 @@ def try_candidates(
         data.rows,
         has_mixin=data.context.mixin is not None,
         has_encoder=isinstance(data.context.maker, EncodedFeatures),
+        can_evaluate=len(evaluation_rows.truth) > 0,
     )
     affordable, seconds, left_out = within_budget(candidates, data, budget)
     trial.left_out.update(left_out)
     _run_pretrained(trial, affordable, progress)
     if trial.trained and len(evaluation_rows.truth):
-        further = further_candidates(params, config, data.rows, best_per_learner(trial.trained, evaluation_rows))
+        losses = {candidate: loss_of(candidate, trial.trained, evaluation_rows) for candidate in trial.trained}
+        further = further_networks(candidates, losses)
+        further += further_candidates(params, config, data.rows, best_per_learner(trial.trained, evaluation_rows))
         affordable, seconds, left_out = within_budget(further, data, budget - seconds, at_least=0)
         trial.left_out.update(left_out)
         trial.run(affordable, seconds, progress)
@@ -149,9 +152,10 @@ def _pretrained(data: TrainingData, candidates: Sequence[Candidate], progress: P
         return data
     from seedling.models.network import pretrain
 
-    description, steps = "pretrain the network on unlabeled images", data.context.steps
+    description, steps = "pretrain the network on unlabeled images", max(1, data.context.steps // 2)
     progress(description, 0, steps)
     context = data.context.of_model(
+        steps=steps,
         checkpoint=None if data.scratch is None else data.scratch / "pretraining",
         watch=lambda step, loss: progress(f"{description} (loss {loss:.2f})", step, steps),
     )

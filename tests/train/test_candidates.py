@@ -12,7 +12,13 @@ from round_records import candidate, candidates_record
 
 from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.errors import InputError
-from seedling.train.candidates import first_candidates, further_candidates, later_candidates, within_budget
+from seedling.train.candidates import (
+    first_candidates,
+    further_candidates,
+    further_networks,
+    later_candidates,
+    within_budget,
+)
 from seedling.train.tally import Candidate
 
 TEXTS, IMAGES = WorkspaceConfig(modality="text"), WorkspaceConfig(modality="image")
@@ -45,6 +51,29 @@ def test_losses_for_imbalance_are_tried_where_classes_are_uneven() -> None:
     few_per_class = labeled(100, classes=50)[0]
     assert further_candidates(TrainParams(), TEXTS, few_per_class, best) == [], "two rows per class"
     assert further_candidates(TrainParams(losses=["plain"]), TEXTS, sixty, best) == []
+
+
+def test_the_plain_network_is_tried_unless_learning_from_the_pool_is_best_of_all() -> None:
+    """It follows where a head is better, where the other network could not be trained, or where no head was tried."""
+    with_pool, head = Candidate("network", ("collected",), "consistency"), Candidate("svm", ("collected",))
+    plain = Candidate("network", ("collected",))
+    assert further_networks([head, with_pool], {head: 0.5, with_pool: 0.4}) == []
+    assert further_networks([head, with_pool], {head: 0.5, with_pool: 0.6}) == [plain]
+    assert further_networks([head, with_pool], {head: 0.5}) == [plain], "the network with the pool has failed"
+    assert further_networks([with_pool], {with_pool: 0.4}) == [plain], "there is nothing to compare it with"
+    assert further_networks([with_pool, plain], {with_pool: 0.6, plain: 0.4}) == [], "it has been tried"
+    assert further_networks([head], {head: 0.5}) == []
+
+
+def test_without_evaluation_rows_both_networks_are_candidates() -> None:
+    """Nothing can be compared then; with evaluation rows, the plain one waits for the result of the other."""
+    rows, _, _ = labeled(200)
+    pool = dataclasses.replace(rows, ingredient=np.array(["collected"] * 100 + ["pool"] * 100))
+    params = TrainParams(candidates=["network"])
+    losses = [
+        [each.loss for each in first_candidates(params, IMAGES, pool, can_evaluate=flag)] for flag in (True, False)
+    ]
+    assert losses == [["consistency"], ["consistency", "plain"]]
 
 
 def test_a_learner_that_the_data_does_not_allow_is_an_error() -> None:

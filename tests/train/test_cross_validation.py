@@ -26,6 +26,7 @@ from seedling.train.cross_validation import (
     TrainingData,
     cross_validate,
     fit_final_models,
+    take_final_models,
 )
 from seedling.train.tally import Candidate
 from seedling.train.trial import Trial, choose_and_fit
@@ -185,6 +186,40 @@ def test_a_failed_final_training_takes_the_place_of_its_models_only() -> None:
     assert not isinstance(fitted, Diverged)
     (model,) = fitted
     assert (model.logits(inputs).argmax(axis=1) == truth).all()
+
+
+class Counting:
+    """A network that only counts its trainings; its logits are those of the class with the most rows."""
+
+    name, classes = "network", 2
+
+    def __init__(self, trainings: list[int]) -> None:
+        self.trainings, self.shares = trainings, np.zeros(2)
+
+    def fit(self, inputs: Inputs, targets: np.ndarray, weights: np.ndarray) -> None:
+        """Counts the rows."""
+        self.trainings.append(len(inputs))
+        self.shares = targets.mean(axis=0)
+
+    def logits(self, inputs: Inputs) -> np.ndarray:
+        """The shares of the training rows."""
+        return np.tile(self.shares, (len(inputs), 1))
+
+
+@pytest.mark.parametrize(("at_once", "during_folds"), [(2, 6), (5, 5), (16, 6)])
+def test_an_idle_core_fits_the_final_network_beside_the_last_folds(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, during_folds: int
+) -> None:
+    """Five folds leave one of 2 and eleven of 16 cores idle, but none of 5; the final model is never fitted twice."""
+    trainings: list[int] = []
+    rows, inputs, _ = labeled(40)
+    data = dataclasses.replace(training_data(rows, inputs), make_learner=lambda name, context: Counting(trainings))
+    network = Candidate("network", ("collected",))
+    monkeypatch.setattr("seedling.train.cross_validation.pieces_at_once", lambda: at_once)
+    cross_validate(data, [network])
+    assert len(trainings) == during_folds
+    take_final_models(data, [network])
+    assert Counter(trainings) == {32: 5, 40: 1}
 
 
 def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:
