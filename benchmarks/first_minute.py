@@ -35,15 +35,25 @@ def measure_here(draw_number: int, labels_per_class: int) -> dict[str, float]:
     return {"accepted": accuracies["accepted"], "round 0": accuracies["round 0"], "seconds": seconds}
 
 
+def import_from(checkout: str) -> None:
+    """Take benchmarks/digits.py from a checkout, and raise SystemExit if Seedling does not come from there, too."""
+    sys.path.insert(0, f"{checkout}/benchmarks")
+    import seedling
+
+    if not Path(str(seedling.__file__)).is_relative_to(checkout):
+        raise SystemExit(f"{seedling.__file__} was imported instead of the version in {checkout}.")
+
+
 def measure(checkout: Path, draw_number: int, labels_per_class: int) -> dict[str, float]:
     """Run a checkout's Seedling, with that checkout's benchmarks/digits.py, on one draw in a new process."""
     code = (
-        "import json, sys; sys.path[:0] = sys.argv[1:3]; import first_minute; "
-        "print(json.dumps(first_minute.measure_here(int(sys.argv[3]), int(sys.argv[4]))))"
+        "import json, sys; checkout, project, *numbers = sys.argv[1:]; sys.path.insert(0, project + '/benchmarks'); "
+        "import first_minute; first_minute.import_from(checkout); "
+        "print(json.dumps(first_minute.measure_here(*map(int, numbers))))"
     )
-    folders = [str(checkout / "benchmarks"), str(PROJECT / "benchmarks")]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    command = [sys.executable, "-c", code, *folders, str(draw_number), str(labels_per_class)]
+    # -P: otherwise a `seedling` in the current folder would come before that of the checkout.
+    command = [sys.executable, "-P", "-c", code, str(checkout), str(PROJECT), str(draw_number), str(labels_per_class)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"Draw {draw_number} of {checkout} failed:\n{done.stderr}")

@@ -34,6 +34,7 @@ PRETRAINING_BATCH = 128
 ROWS_PER_FORWARD_PASS = 64
 ROWS_PER_FORWARD_PASS_ON_GPU = 512
 PEAK_LEARNING_RATE = 4e-3
+CONSISTENCY_PEAK_LEARNING_RATE = 6e-3
 THRESHOLD_DECAY = 0.9  # of the adaptive thresholds' moving averages; low, as training has only a few hundred steps
 UNLABELED_RAMP_SHARE = 0.3  # of the steps, during which the weight of the unlabeled loss rises from 0 to 1
 
@@ -117,8 +118,10 @@ class Network:
         unlabeled = None if self.context.unlabeled is None else self.context.unlabeled.images
         mixin = self.context.mixin if self.context.loss == MIXIN else None
         thresholds = AdaptiveThresholds(self.classes, device)
-        batch_size = BATCH if unlabeled is None else LABELED_BATCH
-        loop = Loop(self.net, self.context, PEAK_LEARNING_RATE, thresholds.state)
+        batch_size, peak_learning_rate = (
+            (BATCH, PEAK_LEARNING_RATE) if unlabeled is None else (LABELED_BATCH, CONSISTENCY_PEAK_LEARNING_RATE)
+        )
+        loop = Loop(self.net, self.context, peak_learning_rate, thresholds.state)
         net = self.net
 
         def loss_of(step: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
