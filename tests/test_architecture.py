@@ -77,6 +77,7 @@ def test_the_rules_are_applied_to_all_modules() -> None:
     assert "seedling.errors" in imports("seedling.gates.checking")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["prefect", "seedling.flows", "seedling.tasks", "seedling.cli"])
 def test_the_library_imports_no_orchestrator(package: str) -> None:
     """All work can be done without Prefect, flows and the command line."""
@@ -288,6 +289,7 @@ def test_the_command_line_starts_without_heavy_imports() -> None:
     assert loaded_by("seedling.cli.main", heavy) == []
 
 
+@pytest.mark.slow
 def test_the_flow_starts_without_the_learners_and_the_crawler() -> None:
     """A run with nothing new loads no package that only a stage's work needs."""
     heavy = ("torch", "scrapy", "twisted", "sklearn", "great_expectations", "albumentations", "transformers")

@@ -50,6 +50,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clone
 
 
+@pytest.mark.slow
 def test_the_repository_is_clean_beside_a_run_of_another_machine(repository: Path) -> None:
     """Another machine's hashes in dvc.lock, and its models and reports: in digits/ git sees none of them.
 

@@ -68,6 +68,7 @@ def test_a_tracked_file_that_cannot_be_used_is_named_with_the_remedy(
         Ledger(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_deleted_cache_is_filled_from_whole_generations_and_nothing_is_made_again(
     scraped: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_deleted_cache_is_filled_from_whole_generations_and_nothing_is_made_ag
     assert Ledger(scraped).run("scrape").how == "restored"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["symlink", "hardlink", "copy"])
 def test_every_way_of_linking_to_the_cache_works(workspace: Path, tmp_path: Path, kind: str) -> None:
     """With the cache in another folder: done, unchanged, and restored after the output was deleted."""

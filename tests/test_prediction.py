@@ -167,6 +167,7 @@ def test_a_model_that_is_not_there_is_explained(tmp_path: Path) -> None:
         Predictor.of(tmp_path, 3)
 
 
+@pytest.mark.slow
 def test_lines_come_in_by_standard_input(tmp_path: Path) -> None:
     """Two lines in, two answers on standard output, the count on standard error."""
     grown(tmp_path, "text")
@@ -185,6 +186,7 @@ def test_lines_come_in_by_standard_input(tmp_path: Path) -> None:
     assert "2 rows" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_line_is_answered_while_the_next_is_waited_for(tmp_path: Path) -> None:
     """The answer comes before standard input ends; bytes that are no text become signs."""
     grown(tmp_path, "text")

@@ -84,6 +84,7 @@ def changed_by_dvc(workspace: Path) -> dict[str, object]:
         return dict(repo.status(targets=["scrape"]))
 
 
+@pytest.mark.slow
 def test_a_visit_that_brings_nothing_changes_no_file(workspace: Path, web: Site) -> None:
     """The site is asked again; params.yaml, dvc.lock and the rows keep their bytes, and a later run takes the rows as they are."""
     before = tracked(workspace)
@@ -109,6 +110,7 @@ def test_a_visit_that_brings_rows_is_named_in_params(workspace: Path, web: Site)
     assert changed_by_dvc(workspace) == {}
 
 
+@pytest.mark.slow
 def test_a_visit_to_a_site_that_is_down_changes_nothing(
     workspace: Path, web: Site, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_visit_to_a_site_that_is_down_changes_nothing(
     assert len(read(workspace / "generations/scrape")) == 24
 
 
+@pytest.mark.slow
 def test_rows_that_a_gate_refuses_are_asked_for_again(workspace: Path, web: Site) -> None:
     """A bad batch stops the run; once the site is right again, the next visit brings the right rows."""
     gate = "scrape: [expect_table_row_count_to_be_between: {max_value: 23, severity: critical}]\n"
@@ -138,6 +141,7 @@ def test_rows_that_a_gate_refuses_are_asked_for_again(workspace: Path, web: Site
     assert not has_open_visit(workspace)
 
 
+@pytest.mark.slow
 def test_rows_of_a_visit_that_was_killed_after_it_was_recorded_stay(workspace: Path, web: Site) -> None:
     """Killed before its name was written into params.yaml: the next run writes the name and keeps the rows."""
     params_before = (workspace / "params.yaml").read_bytes()

@@ -202,6 +202,7 @@ def test_of_several_rows_with_one_id_the_first_is_read(tmp_path: Path) -> None:
     assert [text for _, text in payloads([tmp_path / "g"], ids)] == ["first", "other"]
 
 
+@pytest.mark.slow
 def test_new_rows_do_not_change_earlier_parts(tmp_path: Path) -> None:
     """After 3,000 rows are added to 30,000, all old parts but the last have the same bytes."""
 

@@ -129,6 +129,7 @@ def test_a_template_of_ones_own_is_rendered(monkeypatch: pytest.MonkeyPatch, tmp
     assert "notify.template" in problem and "notify.template" in unsafe
 
 
+@pytest.mark.slow
 def test_a_delivery_is_tried_again_after_a_server_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """503, then 200: it arrived. 404: no second try, and the problem is told without the secret address."""
     with webhook([503, 200]) as (address, received):
@@ -141,6 +142,7 @@ def test_a_delivery_is_tried_again_after_a_server_error(monkeypatch: pytest.Monk
     assert len(received) == 1 and "404" in problem and "secret" not in problem
 
 
+@pytest.mark.slow
 def test_an_unreachable_webhook_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody listens, nobody answers in time, an address that is none, no variable: each is told, none raises, none hangs."""
     with socket.socket() as closed:

@@ -77,6 +77,7 @@ def test_a_prefect_home_that_cannot_be_written_is_one_sentence(workspace: Path, 
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_a_dead_api_is_one_sentence(workspace: Path, tmp_path: Path) -> None:
     """PREFECT_API_URL names a port that nobody listens on: exit code 2 within seconds, with the address and the remedy."""
     url = f"http://127.0.0.1:{free_port()}/api"
@@ -104,6 +105,7 @@ def test_a_server_that_cannot_start_is_one_sentence_with_its_log(workspace: Path
     assert_no_process_is_left(environment)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_too_slow_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second is too short for any start: the error names the log, and the process is gone."""
     environment = own_environment(tmp_path)

@@ -211,6 +211,7 @@ def results(both: tuple[pd.DataFrame, GatedRows]) -> list[Any]:
     return results_of(both[1], EXPECTATIONS)
 
 
+@pytest.mark.slow
 def test_every_result_is_that_of_one_frame_in_memory(both: tuple[pd.DataFrame, GatedRows], results: list[Any]) -> None:
     """Success, counts, shares, values and rows of a hundred expectations are those of the whole frame."""
     for of_frame, on_disk in zip(results_of(both[0], EXPECTATIONS), results, strict=True):

@@ -123,6 +123,7 @@ runpy.run_module("seedling.scrape.spider", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_the_crawler_does_not_connect_to_what_it_did_not_judge(tmp_path: Path) -> None:
     """A page shows an image at a name that is public when it is judged and this machine when it is connected to: nothing is asked of it."""
     with site() as told:

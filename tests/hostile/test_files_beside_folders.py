@@ -259,6 +259,7 @@ PATHS = st.lists(st.sampled_from(NAMES), max_size=3)
 TREES = st.dictionaries(st.tuples(PATHS.map("/".join), st.sampled_from(FILES)), st.sampled_from(KINDS), max_size=14)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=TREES)
 def test_files_in_are_rows_kept_rejected_and_ignored(tree: dict[tuple[str, str], str]) -> None:

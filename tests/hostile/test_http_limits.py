@@ -121,6 +121,7 @@ def test_a_client_at_its_limit_keeps_no_other_client_out(port: int) -> None:
         half.close()
 
 
+@pytest.mark.slow
 def test_bodies_that_stop_give_way_to_those_that_come(port: int) -> None:
     """Six bodies stop before their last byte where there is room for two; a complete one is taken all the same; the others are told 408 or 503."""
     held = [send(port, post(900_000) + b"x" * 200_000) for _ in range(6)]

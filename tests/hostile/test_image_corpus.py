@@ -31,6 +31,7 @@ def test_there_are_sixty_broken_forms_and_each_has_its_own_bytes() -> None:
     assert len({encoded for _, _, encoded, _ in FORMS}) == len({name for name, *_ in FORMS}) == len(FORMS)
 
 
+@pytest.mark.slow
 def test_a_folder_of_all_forms_is_read_and_every_file_is_accounted_for(tmp_path: Path) -> None:
     """By scrape and validate: each file is one row, kept or rejected as listed; none is lost, and nothing stops."""
     expected = write_corpus(tmp_path / "data")

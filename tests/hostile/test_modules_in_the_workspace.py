@@ -60,6 +60,7 @@ def _run(words: list[str], work: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=work, env=without | path, capture_output=True, text=True, check=False, timeout=600)
 
 
+@pytest.mark.slow
 def test_a_stage_and_its_spider_import_nothing_of_the_workspace(shadowed: Path, tmp_path: Path) -> None:
     """As dvc.yaml starts the stage; the spider is a process of its own."""
     command = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]["scrape"]["cmd"].split()
@@ -69,6 +70,7 @@ def test_a_stage_and_its_spider_import_nothing_of_the_workspace(shadowed: Path, 
     assert (shadowed / "generations" / "scrape" / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_command_line_and_its_children_import_nothing_of_the_workspace(shadowed: Path, tmp_path: Path) -> None:
     """The console script in the workspace's folder; a child that it starts plainly; a pool of processes."""
     script = (

@@ -93,6 +93,7 @@ def test_a_pattern_that_cannot_be_read_is_an_error_of_params(pattern: str) -> No
         FolderSource(kind="folder", group=pattern)
 
 
+@pytest.mark.slow
 def test_a_selector_ends(tmp_path: Path) -> None:
     """XPath has regular expressions too: the page that hangs one is rejected with a reason, and the visit goes on."""
     with site() as told:

@@ -33,6 +33,7 @@ def all_pages(sites: Mapping[str, Site]) -> dict[str, Any]:
     return {**PAGE, "start": [server.address + "/" for server in sites.values()]}
 
 
+@pytest.mark.slow
 def test_robots_that_a_server_fails_to_give_forbid_everything(tmp_path: Path) -> None:
     """Nothing else is requested, even if the body would allow it. Once the file is there, the same visit continues."""
     failures = {
@@ -61,6 +62,7 @@ def test_robots_that_are_not_there_allow_everything(tmp_path: Path) -> None:
     assert texts == {f"a text of {name}" for name in missing}
 
 
+@pytest.mark.slow
 def test_robots_behind_a_redirect_count(tmp_path: Path) -> None:
     """Followed, they forbid; redirects that lead nowhere mean that there are none."""
     with site() as told:
@@ -83,6 +85,7 @@ def test_robots_that_break_off_forbid_everything(tmp_path: Path) -> None:
         assert told.paths() == []
 
 
+@pytest.mark.slow
 def test_another_host_whose_robots_fail_costs_its_images_alone(tmp_path: Path) -> None:
     """The site's own images come; those of a host that fails, and of one that does not answer, have their reasons."""
     with site() as told, site() as other, socket.socket() as closed:

@@ -80,6 +80,7 @@ def test_an_ordinary_head_is_read(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_source_brings_no_more_than_it_may(tmp_path: Path) -> None:
     """Twenty images of a hundred kilobytes under a limit of half a megabyte: some come, the rest are rejected and counted, and the visit is finished."""
     with site() as told:

@@ -80,6 +80,7 @@ def test_few_correct_labels_are_flagged() -> None:
     assert find_label_issues(inputs, given, fold, np.ones(900), 10).flagged.mean() < 0.02
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_probabilities_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """The results on one core and on eight are bitwise equal."""
     inputs, labels, _, fold = planted(0.1, rows=300)
@@ -125,6 +126,7 @@ def overlapping_issues(share: float, seed: int) -> tuple[LabelIssues, np.ndarray
     return find_label_issues(inputs, given, fold, np.ones(400), 4), wrong
 
 
+@pytest.mark.slow
 def test_hard_rows_are_not_taken_for_wrong_labels() -> None:
     """A quarter of 400 rows resembles another class: fewer than 24 errors are expected for 0, and about 80 for 80."""
     assert np.mean([overlapping_issues(0.0, seed)[0].expected for seed in range(3)]) < 24
@@ -202,6 +204,7 @@ def test_a_row_whose_class_is_in_one_fold_only_has_no_probability_of_an_error() 
     assert np.isnan(label_error_probabilities(logits, labels, np.zeros(6, dtype=np.int64))).all()
 
 
+@pytest.mark.slow
 def test_wrong_labels_of_only_one_class_are_found() -> None:
     """A third of one cluster has the other's label: most are found, and their number is right."""
     rng = np.random.default_rng(0)

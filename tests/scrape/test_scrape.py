@@ -235,6 +235,7 @@ def crawled(tmp_path: Path, *sources: dict[str, object]) -> Path:
     return run(tmp_path / "data", IMAGES, *sources)
 
 
+@pytest.mark.slow
 def test_a_crawl_follows_pages_and_takes_tags_for_weak_labels(tmp_path: Path) -> None:
     """Three images by address; two tags become labels of source weak:tag; a 404 is a rejected row; items know their page."""
     with gallery(robots="User-agent: *\nDisallow: /private/\n") as (start, asked):
@@ -252,6 +253,7 @@ def test_a_crawl_follows_pages_and_takes_tags_for_weak_labels(tmp_path: Path) ->
     assert not any("private" in path for _, path in asked), "robots.txt was not obeyed"
 
 
+@pytest.mark.slow
 def test_retry_after_is_waited_for(tmp_path: Path) -> None:
     """After a 429 that asks for two seconds, no request comes for two seconds, and nothing is lost."""
     with gallery(busy=1, retry_after="2") as (start, asked):
@@ -306,6 +308,7 @@ def test_folders_named_like_splits_in_any_case_and_strays_are_seen(make_images: 
     assert read_rejected(output)["reason"].tolist() == ["outside_known_folders"] * 2
 
 
+@pytest.mark.slow
 def test_the_same_crawl_gives_the_same_bytes(tmp_path: Path) -> None:
     """Rows are ordered by address, not by when they came."""
     found = []

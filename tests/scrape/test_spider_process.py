@@ -58,6 +58,7 @@ def when_asked(server: Site, action: Any) -> None:
     server.routes["/items"] = route
 
 
+@pytest.mark.slow
 def test_each_spider_has_the_environment_folder_and_limits_of_its_start(
     api: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,7 @@ def test_each_spider_has_the_environment_folder_and_limits_of_its_start(
     assert first_server == second_server
 
 
+@pytest.mark.slow
 def test_a_server_that_started_with_other_variables_of_python_is_not_used(
     api: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_server_that_started_with_other_variables_of_python_is_not_used(
     assert len(set(servers)) == 2
 
 
+@pytest.mark.slow
 def test_a_server_that_has_ended_is_replaced(api: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it does after ten seconds without a crawl."""
     servers: list[psutil.Process] = []
@@ -142,6 +145,7 @@ def test_an_interrupted_crawl_leaves_no_process(tmp_path: Path) -> None:
     assert left == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_terminal_ends_no_idle_server_with_a_traceback(
     api: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

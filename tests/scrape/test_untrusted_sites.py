@@ -22,6 +22,7 @@ from seedling.records.manifest import read_notes
 from seedling.records.stage_notes import ScrapeNotes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [IMAGES])
 def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, config: WorkspaceConfig) -> None:
     """Each broken thing has its reason, and the good image beside them is kept."""

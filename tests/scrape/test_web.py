@@ -24,6 +24,7 @@ from seedling.records.stage_notes import ScrapeNotes
 from seedling.scrape.crawl_store import CrawlStore
 
 
+@pytest.mark.slow
 def test_an_item_has_its_fields_license_and_author(tmp_path: Path) -> None:
     """The page states its license and author; several rules speak, and the votes are kept beside the label."""
     rules = [
@@ -56,6 +57,7 @@ def test_an_item_has_its_fields_license_and_author(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_later_visit_brings_only_what_is_new(tmp_path: Path) -> None:
     """Under the same as_of nothing is asked; under a new one pages are, on condition; images that are there are not; what vanished stays."""
     with site() as told:
@@ -85,6 +87,7 @@ def test_a_later_visit_brings_only_what_is_new(tmp_path: Path) -> None:
             run(tmp_path, IMAGES, source, as_of="2026-01-10")
 
 
+@pytest.mark.slow
 def test_a_sequence_counts_what_is_absent(tmp_path: Path) -> None:
     """Numbers keep their zeros; every third is absent and no row; later only absent ones are asked for again."""
 

@@ -49,6 +49,7 @@ def command(workspace: Path, port: int) -> subprocess.Popen[str]:
     return subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_says_that_a_port_is_in_use_before_anything_is_loaded(tmp_path: Path) -> None:
     """In a folder that holds no model the port is what it speaks of, with the remedy."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

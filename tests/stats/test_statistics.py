@@ -61,6 +61,7 @@ def accuracy_of_rows(right: np.ndarray, rows: np.ndarray) -> float:
     return float(right[rows].mean())
 
 
+@pytest.mark.slow
 def test_the_interval_of_an_accuracy_covers_the_truth() -> None:
     """In 300 draws of 80 rows with an accuracy of 0.8, the 95 % interval covers 0.8 in 91 to 98 % of the draws."""
     covered = 0
@@ -145,6 +146,7 @@ def test_the_interval_of_few_groups_is_students_of_their_means() -> None:
     assert few_groups(np.ones(4)) == 1.0
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_difference_over_few_groups_covers_the_truth() -> None:
     """With six groups of unequal size and effect, at least 90 % of 500 intervals cover the true difference.
 

@@ -65,6 +65,7 @@ def images(many: int, seed: int) -> tuple[Inputs, np.ndarray]:
     return Inputs(np.zeros((many, 1), dtype=np.float32), made), labels
 
 
+@pytest.mark.slow
 def test_the_network_learns_from_it_and_answers_in_our_classes() -> None:
     """Two rows a class of ours, sixty a class of the same shapes under other names: unseen rows are told apart far better than without."""
     (ours, truth), (theirs, other), (asked, wanted) = images(6, 0), images(180, 1), images(150, 2)

@@ -54,6 +54,7 @@ def test_what_git_knows_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert identity_notice({}) is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nobody")
 def test_a_workspace_is_made_by_a_user_whom_git_does_not_know_also_in_a_hook_of_another_repository(
     tmp_path: Path, make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch

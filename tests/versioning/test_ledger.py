@@ -54,6 +54,7 @@ def test_a_stage_is_done_then_unchanged_and_dvc_agrees(workspace: Path) -> None:
     assert "didn't change, skipping" in dvc(workspace, "repro", "--single-item", "scrape")
 
 
+@pytest.mark.slow
 def test_a_reader_of_dvc_lock_never_sees_half_of_it(scraped: Path) -> None:
     """A file opened before a stage is recorded, or before the entries are sorted, still reads the earlier bytes whole."""
     ledger, lock = Ledger(scraped), scraped / "dvc.lock"
@@ -71,6 +72,7 @@ def test_a_reader_of_dvc_lock_never_sees_half_of_it(scraped: Path) -> None:
     assert list(yaml.safe_load(lock.read_text())["stages"]) == ["scrape", "validate"]
 
 
+@pytest.mark.slow
 def test_what_was_seen_before_is_restored_and_is_never_stale(workspace: Path) -> None:
     """Seed 1, seed 2, seed 1 again: the third is restored, with the first one's bytes, not the second's."""
 
@@ -135,6 +137,7 @@ def test_a_gate_that_passes_again_is_so_on_the_page_of_the_gates(workspace: Path
     assert "Failed gates" in pages[1]
 
 
+@pytest.mark.slow
 def test_what_changes_while_a_stage_works_belongs_to_the_next_run(workspace: Path) -> None:
     """An image that is removed and one that is added during the work: dvc.lock names what was read, and DVC sees the change."""
     ledger = Ledger(workspace)

@@ -283,6 +283,7 @@ def test_a_class_folder_without_files_stays_one_in_the_snapshot(texts: Path) -> 
     assert manifest["notes"]["empty_classes"] == ["snow"]
 
 
+@pytest.mark.slow
 def test_data_that_git_pull_names_is_checked_out_and_not_undone(texts: Path, tmp_path: Path) -> None:
     """data.dvc changed by a pull, data/ still as the last run read it: the run works on what was pulled."""
     Ledger(texts).run("scrape")
