@@ -28,13 +28,12 @@ from seedling.stats.statistics import Floats
 
 WIDTHS = (16, 32, 64)
 BATCH = 64
-LABELED_BATCH, UNLABELED_BATCH = 32, 48  # of a step with consistency
+UNLABELED_BATCH = 64
 PRETRAINING_BATCH = 128
 # On a CPU, activations of larger batches exceed the cache; 512 rows need 200 MB more per thread.
 ROWS_PER_FORWARD_PASS = 64
 ROWS_PER_FORWARD_PASS_ON_GPU = 512
 PEAK_LEARNING_RATE = 4e-3
-CONSISTENCY_PEAK_LEARNING_RATE = 6e-3
 THRESHOLD_DECAY = 0.9  # of the adaptive thresholds' moving averages; low, as training has only a few hundred steps
 UNLABELED_RAMP_SHARE = 0.3  # of the steps, during which the weight of the unlabeled loss rises from 0 to 1
 
@@ -118,14 +117,11 @@ class Network:
         unlabeled = None if self.context.unlabeled is None else self.context.unlabeled.images
         mixin = self.context.mixin if self.context.loss == MIXIN else None
         thresholds = AdaptiveThresholds(self.classes, device)
-        batch_size, peak_learning_rate = (
-            (BATCH, PEAK_LEARNING_RATE) if unlabeled is None else (LABELED_BATCH, CONSISTENCY_PEAK_LEARNING_RATE)
-        )
-        loop = Loop(self.net, self.context, peak_learning_rate, thresholds.state)
+        loop = Loop(self.net, self.context, PEAK_LEARNING_RATE, thresholds.state)
         net = self.net
 
         def loss_of(step: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-            batch = batch_of_step(len(target_rows), batch_size, self.context.seed, step)
+            batch = batch_of_step(len(target_rows), BATCH, self.context.seed, step)
             dropout_mask = ((torch.rand((len(batch), WIDTHS[-1]), generator=generator) > 0.2) / 0.8).to(device)
             for part, mask_part in zip(batch.chunk(loop.parts), dropout_mask.chunk(loop.parts), strict=True):
                 with mixed_precision(device):

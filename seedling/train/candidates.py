@@ -209,7 +209,7 @@ def predicted_seconds(candidate: Candidate, data: TrainingData) -> float:
     }
     if candidate.learner == "network":
         side = 0 if data.inputs.images is None else data.inputs.images.shape[1]
-        seconds_per_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 1.6, MIXIN: 2.0}.get(candidate.loss, 1.0)
+        seconds_per_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 2.5, MIXIN: 2.0}.get(candidate.loss, 1.0)
         return float(n_models * data.context.steps * seconds_per_step)
     if candidate.learner == "fine_tuned":
         from seedling.models.fine_tuned import predicted_seconds_of_model

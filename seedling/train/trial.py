@@ -152,10 +152,9 @@ def _pretrained(data: TrainingData, candidates: Sequence[Candidate], progress: P
         return data
     from seedling.models.network import pretrain
 
-    description, steps = "pretrain the network on unlabeled images", max(1, data.context.steps // 2)
+    description, steps = "pretrain the network on unlabeled images", data.context.steps
     progress(description, 0, steps)
     context = data.context.of_model(
-        steps=steps,
         checkpoint=None if data.scratch is None else data.scratch / "pretraining",
         watch=lambda step, loss: progress(f"{description} (loss {loss:.2f})", step, steps),
     )
