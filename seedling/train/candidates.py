@@ -129,8 +129,8 @@ def further_candidates(
 def further_networks(candidates: Sequence[Candidate], losses: Mapping[Candidate, float]) -> list[Candidate]:
     """The plain network beside each that learns from the pool, unless learning from the pool was best of all.
 
-    The pool does not help on all data. If the network with the pool is ahead of all heads, it is not to blame for
-    anything, and the five further trainings are saved.
+    The pool does not help on all data. If the network with the pool is the best candidate, the trainings of the plain
+    one are saved.
 
     candidates: of the first trial; losses: log loss of each of them that could be trained.
     """
@@ -209,7 +209,8 @@ def predicted_seconds(candidate: Candidate, data: TrainingData) -> float:
     }
     if candidate.learner == "network":
         side = 0 if data.inputs.images is None else data.inputs.images.shape[1]
-        seconds_per_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 2.5, MIXIN: 2.0}.get(candidate.loss, 1.0)
+        # Of consistency 2.5, and 1 for the plain network that may follow (`further_networks`): the budget is for both.
+        seconds_per_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 3.5, MIXIN: 2.0}.get(candidate.loss, 1.0)
         return float(n_models * data.context.steps * seconds_per_step)
     if candidate.learner == "fine_tuned":
         from seedling.models.fine_tuned import predicted_seconds_of_model
