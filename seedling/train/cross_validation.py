@@ -106,7 +106,7 @@ class TrainingData:
         """Fit one model of one fold model.
 
         held_out_fold: None for the final model; fold_index: position of the fold model, the final model's is the number
-        of folds; half: the half of the pool that the model learns from.
+        of folds; half: the half of the pool whose pseudo-labels the model learns.
         """
         started = perf_counter()
         label_weights = (
