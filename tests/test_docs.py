@@ -150,6 +150,16 @@ def test_the_diagram_of_the_stages_is_the_stage_table() -> None:
     assert (PROJECT / "docs/images/stages.svg").read_text(encoding="utf-8") == drawn["diagram"]()
 
 
+def test_links_in_code_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the site, a link to a file outside docs/ is plain text, but not in a code block or between backticks."""
+    monkeypatch.syspath_prepend(str(PROJECT / "docs/tools"))
+    adjust = runpy.run_path(str(PROJECT / "docs/tools/hooks.py"))["with_adjusted_links"]
+    link = "[the stages](../dvc.yaml)"
+    page = f"See {link}.\n\n```md\n{link}\n```\n\nWrite `{link}` or [`params`](params.md)."
+    expected = f"See the stages.\n\n```md\n{link}\n```\n\nWrite `{link}` or [`params`](params.md)."
+    assert adjust(page, "docs/guide.md", "guide.md") == expected
+
+
 def test_images_of_the_docs_are_small_and_used() -> None:
     """Each screenshot is below 150 kB, and a page shows it."""
     pages = "".join(page.read_text(encoding="utf-8") for page in [PROJECT / "README.md", *DOCS])

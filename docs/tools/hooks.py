@@ -26,6 +26,7 @@ PAGES_OF_FILES = {
 }
 FILES_OF_PAGES = {page: file for file, page in PAGES_OF_FILES.items() if page != "index.md"}
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(((?!https?:|mailto:|#)[^)\s]+)\)")
+CODE_OR_LINK = re.compile(rf"^```.*?^```$|{LINK.pattern}|`[^`\n]+`", re.MULTILINE | re.DOTALL)  # whichever begins first
 DIAGRAM = re.compile(r"^!\[[^\]]*\]\(images/(stages)\.svg\)$", re.MULTILINE)
 CHART = re.compile(r"^<!-- chart: (\w+) -->$", re.MULTILINE)
 
@@ -44,7 +45,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     markdown = CHART.sub(lambda match: f'<figure class="chart">{charts.CHARTS[match[1]]()}</figure>', markdown)
     markdown = markdown.replace("<!-- commands -->", cli_reference.reference())
     markdown = DIAGRAM.sub(lambda match: f'<figure class="chart">{inline_svg(match[1])}</figure>', markdown)
-    return LINK.sub(lambda match: adjusted(match, source, name), markdown)
+    return with_adjusted_links(markdown, source, name)
+
+
+def with_adjusted_links(markdown: str, source: str, page: str) -> str:
+    """The page's text with each link through `adjusted`; code keeps its links, which are examples."""
+    return CODE_OR_LINK.sub(lambda match: adjusted(match, source, page) if match[2] else match[0], markdown)
 
 
 def inline_svg(name: str) -> str:
