@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -229,8 +228,10 @@ def _results_by_fold(
             threads.shutdown(wait=False, cancel_futures=True)
             raise
         for candidate, models in final_models.items():
-            with suppress(Diverged):  # if the candidate is chosen, its training fails again, and is reported
+            try:
                 data.final_models[candidate] = [model.result() for model in models]
+            except Diverged:  # if the candidate is chosen, its training fails again, and is reported
+                data.tally.forget_final_losses(candidate)
     return fold_results
 
 
@@ -239,7 +240,7 @@ def _submit_early_final_models(
 ) -> dict[Candidate, list[Future[Learner]]]:
     """Start the final models of learners trained by gradient descent on cores that would wait for the last folds.
 
-    They are kept for `take_final_models`, and wasted if the candidate is not chosen.
+    They are kept for `take_final_models`, and discarded with their losses if the candidate is not chosen.
     """
     n_folds, n_models = len(data.rows.folds), data.n_models
     gradient_candidates = [candidate for candidate in candidates if candidate.learner in GRADIENT_LEARNERS]
@@ -428,6 +429,17 @@ def take_final_models(data: TrainingData, candidates: Sequence[Candidate]) -> di
         candidate: data.final_models.pop(candidate) for candidate in candidates if candidate in data.final_models
     }
     return fitted | fit_final_models(data, [candidate for candidate in candidates if candidate not in fitted])
+
+
+def discard_final_models(data: TrainingData) -> None:
+    """Discard the final models of candidates that were not chosen.
+
+    How many were fitted early depends on the number of cores, so their losses must not be written.
+    """
+    if data.rows.folds:
+        for candidate in data.final_models:
+            data.tally.forget_final_losses(candidate)
+    data.final_models.clear()
 
 
 def fit_final_models(data: TrainingData, candidates: Sequence[Candidate]) -> dict[Candidate, list[Learner] | Diverged]:

@@ -90,6 +90,12 @@ class Tally:
             losses_by_model = {model: list(losses) for model, losses in self.losses.items() if model.startswith(prefix)}
         return {model: np.array(losses) for model, losses in losses_by_model.items()}
 
+    def forget_final_losses(self, candidate: Candidate) -> None:
+        """Remove the losses of final models that are not used."""
+        prefix = f"{candidate.learner} {candidate.loss} final"
+        with self._lock:
+            self.losses = {model: losses for model, losses in self.losses.items() if not model.startswith(prefix)}
+
     def record_step(self, model: str, step: int, loss: float) -> None:
         """Record the loss of one training step of a model that is trained by gradient descent."""
         with self._lock:

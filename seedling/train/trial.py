@@ -33,6 +33,7 @@ from seedling.train.cross_validation import (
     Predictions,
     TrainingData,
     cross_validate,
+    discard_final_models,
     pool_logits,
     pool_std,
     take_final_models,
@@ -177,7 +178,7 @@ def choose_and_fit(
             choice = blend(previous_model.logits, previous_model.votes, trial.trained, evaluation_rows)
         failed = _fit_final_models(trial, choice, output)
         if not failed:
-            trial.data.final_models.clear()  # of candidates that were not chosen
+            discard_final_models(trial.data)
             return choice
         for candidate, reason in failed.items():
             del trial.trained[candidate]

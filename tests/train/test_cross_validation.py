@@ -25,6 +25,7 @@ from seedling.train.choice import EvaluationRows
 from seedling.train.cross_validation import (
     TrainingData,
     cross_validate,
+    discard_final_models,
     fit_final_models,
     take_final_models,
 )
@@ -193,12 +194,13 @@ class Counting:
 
     name, classes = "network", 2
 
-    def __init__(self, trainings: list[int]) -> None:
-        self.trainings, self.shares = trainings, np.zeros(2)
+    def __init__(self, trainings: list[int], context: FitContext) -> None:
+        self.trainings, self.context, self.shares = trainings, context, np.zeros(2)
 
     def fit(self, inputs: Inputs, targets: np.ndarray, weights: np.ndarray) -> None:
-        """Counts the rows."""
+        """Counts the rows, and reports a loss."""
         self.trainings.append(len(inputs))
+        self.context.watch(10, 1.0)
         self.shares = targets.mean(axis=0)
 
     def logits(self, inputs: Inputs) -> np.ndarray:
@@ -213,13 +215,30 @@ def test_an_idle_core_fits_the_final_network_beside_the_last_folds(
     """Five folds leave one of 2 and eleven of 16 cores idle, but none of 5; the final model is never fitted twice."""
     trainings: list[int] = []
     rows, inputs, _ = labeled(40)
-    data = dataclasses.replace(training_data(rows, inputs), make_learner=lambda name, context: Counting(trainings))
+    data = dataclasses.replace(
+        training_data(rows, inputs), make_learner=lambda name, context: Counting(trainings, context)
+    )
     network = Candidate("network", ("collected",))
     monkeypatch.setattr("seedling.train.cross_validation.pieces_at_once", lambda: at_once)
     cross_validate(data, [network])
     assert len(trainings) == during_folds
     take_final_models(data, [network])
     assert Counter(trainings) == {32: 5, 40: 1}
+
+
+def test_the_losses_that_are_written_do_not_depend_on_the_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that is not chosen has the losses of its five folds, also where an idle core fitted its final model."""
+    rows, inputs, _ = labeled(40)
+    of_folds = [f"network plain fold {number} half 0" for number in range(1, 6)]
+    for at_once, during_folds in ((5, of_folds), (2, ["network plain final half 0", *of_folds])):
+        data = dataclasses.replace(
+            training_data(rows, inputs), make_learner=lambda name, context: Counting([], context)
+        )
+        monkeypatch.setattr("seedling.train.cross_validation.pieces_at_once", lambda count=at_once: count)
+        cross_validate(data, [Candidate("network", ("collected",))])
+        assert sorted(data.tally.losses) == sorted(during_folds)
+        discard_final_models(data)
+        assert sorted(data.tally.losses) == of_folds
 
 
 def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:
