@@ -64,7 +64,7 @@ class TrainingData:
     pseudo_labeled: whether the pool has labels from the round before; scratch: folder of unfinished work, None if
     nothing is saved; label_weight_cache: by fold model and loss, see `label_weights`; final_models: those that
     cross-validation has fitted, see `take_final_models`; min_seconds_to_save: results of longer work are saved;
-    make_learner: creates an unfitted learner by its name.
+    make_learner: creates an unfitted learner by its name; n_at_once: returns the number of trainings at the same time.
     """
 
     rows: TrainingRows
@@ -78,6 +78,7 @@ class TrainingData:
     final_models: dict[Candidate, list[Learner]] = field(default_factory=dict)
     min_seconds_to_save: float = MIN_SECONDS_TO_SAVE
     make_learner: Callable[[str, FitContext], Learner] = make_learner
+    n_at_once: Callable[[], int] = pieces_at_once
 
     @property
     def classes(self) -> int:
@@ -215,7 +216,7 @@ def _results_by_fold(
         return [results[fold_index::n_folds] for fold_index in fold_indices]
     # One piece per candidate and fold: with one per fold, five folds on two cores would leave a core idle for half of
     # the last fold. The longest pieces start first, for the same reason.
-    with ThreadPoolExecutor(pieces_at_once()) as threads:
+    with ThreadPoolExecutor(data.n_at_once()) as threads:
         futures = {task: threads.submit(_fold_result, data, *task) for task in _longest_first(tasks)}
         final_models = _submit_early_final_models(data, candidates, threads)
 
@@ -244,7 +245,7 @@ def _submit_early_final_models(
     """
     n_folds, n_models = len(data.rows.folds), data.n_models
     gradient_candidates = [candidate for candidate in candidates if candidate.learner in GRADIENT_LEARNERS]
-    n_idle = -len(gradient_candidates) * n_folds % pieces_at_once()
+    n_idle = -len(gradient_candidates) * n_folds % data.n_at_once()
     early = gradient_candidates[:n_idle] if n_folds else []
     return {
         candidate: [threads.submit(data.fit, candidate, None, n_folds, half) for half in range(n_models)]

@@ -209,9 +209,7 @@ class Counting:
 
 
 @pytest.mark.parametrize(("at_once", "during_folds"), [(2, 6), (5, 5), (16, 6)])
-def test_an_idle_core_fits_the_final_network_beside_the_last_folds(
-    monkeypatch: pytest.MonkeyPatch, at_once: int, during_folds: int
-) -> None:
+def test_an_idle_core_fits_the_final_network_beside_the_last_folds(at_once: int, during_folds: int) -> None:
     """Five folds leave one of 2 and eleven of 16 cores idle, but none of 5; the final model is never fitted twice."""
     trainings: list[int] = []
     rows, inputs, _ = labeled(40)
@@ -219,14 +217,14 @@ def test_an_idle_core_fits_the_final_network_beside_the_last_folds(
         training_data(rows, inputs), make_learner=lambda name, context: Counting(trainings, context)
     )
     network = Candidate("network", ("collected",))
-    monkeypatch.setattr("seedling.train.cross_validation.pieces_at_once", lambda: at_once)
+    data = dataclasses.replace(data, n_at_once=lambda: at_once)
     cross_validate(data, [network])
     assert len(trainings) == during_folds
     take_final_models(data, [network])
     assert Counter(trainings) == {32: 5, 40: 1}
 
 
-def test_the_losses_that_are_written_do_not_depend_on_the_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_losses_that_are_written_do_not_depend_on_the_number_of_cores() -> None:
     """A network that is not chosen has the losses of its five folds, also where an idle core fitted its final model."""
     rows, inputs, _ = labeled(40)
     of_folds = [f"network plain fold {number} half 0" for number in range(1, 6)]
@@ -234,7 +232,7 @@ def test_the_losses_that_are_written_do_not_depend_on_the_number_of_cores(monkey
         data = dataclasses.replace(
             training_data(rows, inputs), make_learner=lambda name, context: Counting([], context)
         )
-        monkeypatch.setattr("seedling.train.cross_validation.pieces_at_once", lambda count=at_once: count)
+        data = dataclasses.replace(data, n_at_once=lambda count=at_once: count)
         cross_validate(data, [Candidate("network", ("collected",))])
         assert sorted(data.tally.losses) == sorted(during_folds)
         discard_final_models(data)
