@@ -73,7 +73,7 @@ def part_file(number: int) -> str:
 
 
 def half_folder(half: int | Literal["*"]) -> str:
-    """The folder in `models/<round>` of the models that learned from this half of the pool, or from no pool."""
+    """The folder in `models/<round>` of the models that learned pseudo-labels of this half of the pool, or none."""
     return f"half-{half}"
 
 

@@ -22,7 +22,8 @@ class MemberRecord(RecordPart):
     """A member of the model.
 
     recipe: the stages whose rows it was trained on; file: the name in models/<round>/half-<half>/, without its suffix;
-    pool_halves: number of trained models, one per half of the pool that it learned from; votes: its weight in the vote.
+    pool_halves: number of trained models, 2 if each learned the pseudo-labels of one half of the pool; votes: its
+    weight in the vote.
     """
 
     learner: Candidate

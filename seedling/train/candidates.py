@@ -44,8 +44,8 @@ def first_candidates(
     """Candidates of round 0: each head on collected rows, plus augmented rows, plus synthesized rows.
 
     Networks use all rows, with and without another dataset if there is one (has_mixin). Fine-tuning uses collected
-    rows. A network that learns from the pool stands for the plain one, which `further_networks` adds if the heads are
-    better; without evaluation rows (can_evaluate), both are candidates. Raises InputError if train.candidates names a
+    rows. Beside a network that learns from the pool, the plain one is left to `further_networks`, unless there is
+    another dataset or there are no evaluation rows (can_evaluate). Raises InputError if train.candidates names a
     learner that the data does not allow.
     """
     learners: Sequence[str] = params.candidates or _default_learners(config, has_encoder)
@@ -60,7 +60,7 @@ def first_candidates(
         if learner == "network":
             candidates += [Candidate(learner, data_choices[-1], CONSISTENCY)] if uses_pool else []
             candidates += [Candidate(learner, data_choices[-1], MIXIN)] if has_mixin else []
-            candidates += [] if uses_pool and can_evaluate else [Candidate(learner, data_choices[-1])]
+            candidates += [] if uses_pool and can_evaluate and not has_mixin else [Candidate(learner, data_choices[-1])]
         elif learner == "fine_tuned":
             candidates += [Candidate(learner, data_choices[0], MIXIN)] if has_mixin else []
             candidates += [Candidate(learner, trained_on) for trained_on in data_choices[:1]]
@@ -127,17 +127,40 @@ def further_candidates(
 
 
 def further_networks(candidates: Sequence[Candidate], losses: Mapping[Candidate, float]) -> list[Candidate]:
-    """The plain network beside each that learns from the pool, unless learning from the pool was best of all.
+    """The plain network, unless the one that learns from the pool is the best of several candidates.
 
-    The pool does not help on all data. If the network with the pool is the best candidate, the trainings of the plain
-    one are saved.
+    The pool does not help on all data. Where it does, the trainings of the plain network are saved.
 
     candidates: of the first trial; losses: log loss of each of them that could be trained.
     """
-    with_pool = [candidate for candidate in candidates if candidate.loss == CONSISTENCY]
-    plain = [replace(candidate, loss="plain") for candidate in with_pool]
     best = min(losses, key=lambda candidate: losses[candidate], default=None)
-    return [] if best in with_pool and len(losses) > 1 else [each for each in plain if each not in candidates]
+    if best is not None and best.loss == CONSISTENCY and len(losses) > 1:
+        return []
+    return list(_missing_plain_networks(candidates).values())
+
+
+def _missing_plain_networks(candidates: Sequence[Candidate]) -> dict[Candidate, Candidate]:
+    """The plain network of each candidate that learns from the pool, if it is not a candidate itself."""
+    plain = {each: replace(each, loss="plain") for each in candidates if each.loss == CONSISTENCY}
+    return {with_pool: network for with_pool, network in plain.items() if network not in candidates}
+
+
+def first_within_budget(
+    candidates: Sequence[Candidate], data: TrainingData, budget: float
+) -> tuple[list[Candidate], float, dict[Candidate, float]]:
+    """As `within_budget`, with seconds in reserve for the plain networks that may follow.
+
+    If a network that learns from the pool does not fit together with the plain one, the plain one takes its place.
+    """
+    plain = _missing_plain_networks(candidates)
+    reserve = sum(predicted_seconds(network, data) for network in plain.values())
+    affordable, seconds, left_out = within_budget(candidates, data, budget - reserve)
+    too_slow = {each: left_out[each] for each in plain if each in left_out}
+    if not too_slow:
+        return affordable, seconds, left_out
+    instead = [plain[each] if each in too_slow else each for each in candidates]
+    affordable, seconds, left_out = within_budget(instead, data, budget)
+    return affordable, seconds, too_slow | left_out
 
 
 def later_candidates(params: TrainParams, rows: TrainingRows, teacher: Path) -> list[Candidate]:
@@ -209,8 +232,7 @@ def predicted_seconds(candidate: Candidate, data: TrainingData) -> float:
     }
     if candidate.learner == "network":
         side = 0 if data.inputs.images is None else data.inputs.images.shape[1]
-        # Of consistency 2.5, and 1 for the plain network that may follow (`further_networks`): the budget is for both.
-        seconds_per_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 3.5, MIXIN: 2.0}.get(candidate.loss, 1.0)
+        seconds_per_step = 0.011 * (side / 16) ** 2 * {CONSISTENCY: 2.5, MIXIN: 2.0}.get(candidate.loss, 1.0)
         return float(n_models * data.context.steps * seconds_per_step)
     if candidate.learner == "fine_tuned":
         from seedling.models.fine_tuned import predicted_seconds_of_model

@@ -225,14 +225,14 @@ def _results_by_fold(
 
         try:
             fold_results = execute(results_of_fold, fold_indices, "fold")
+            for candidate, models in final_models.items():
+                try:
+                    data.final_models[candidate] = [model.result() for model in models]
+                except Diverged:  # if the candidate is chosen, its training fails again, and is reported
+                    data.tally.forget_final_losses(candidate)
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-        for candidate, models in final_models.items():
-            try:
-                data.final_models[candidate] = [model.result() for model in models]
-            except Diverged:  # if the candidate is chosen, its training fails again, and is reported
-                data.tally.forget_final_losses(candidate)
     return fold_results
 
 
@@ -247,6 +247,7 @@ def _submit_early_final_models(
     gradient_candidates = [candidate for candidate in candidates if candidate.learner in GRADIENT_LEARNERS]
     n_idle = -len(gradient_candidates) * n_folds % data.n_at_once()
     early = gradient_candidates[:n_idle] if n_folds else []
+    data.tally.expect_more_models(len(early) * n_models)
     return {
         candidate: [threads.submit(data.fit, candidate, None, n_folds, half) for half in range(n_models)]
         for candidate in early
@@ -307,7 +308,7 @@ def _fold_result(data: TrainingData, candidate: Candidate, fold_index: int) -> F
 
 
 def _compute_fold(data: TrainingData, candidate: Candidate, fold_index: int) -> FoldResult | FailedFold:
-    """A fold's models' predictions of the rows that they did not learn from, or why their training failed."""
+    """A fold's predictions of rows whose labels and pseudo-labels its models did not learn, or why training failed."""
     started = perf_counter()
     rows, fold = data.rows, data.rows.folds[fold_index]
     try:

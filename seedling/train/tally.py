@@ -62,6 +62,11 @@ class Tally:
         """Add models to the expected total and report progress to this callback from now on."""
         self._total, self._progress = self._total + n_models, progress
 
+    def expect_more_models(self, n_models: int) -> None:
+        """Add models to the expected total."""
+        with self._lock:
+            self._total += n_models
+
     def count_model(self, candidate: Candidate, seconds: float) -> None:
         """Count one trained model; models beyond the expected total are the final ones."""
         with self._lock:

@@ -21,6 +21,7 @@ from seedling.train.candidates import (
     BUDGET_SECONDS,
     MIN_PRETRAINING_IMAGES,
     first_candidates,
+    first_within_budget,
     further_candidates,
     further_networks,
     later_candidates,
@@ -105,12 +106,12 @@ def try_candidates(
         has_encoder=isinstance(data.context.maker, EncodedFeatures),
         can_evaluate=len(evaluation_rows.truth) > 0,
     )
-    affordable, seconds, left_out = within_budget(candidates, data, budget)
+    affordable, seconds, left_out = first_within_budget(candidates, data, budget)
     trial.left_out.update(left_out)
     _run_pretrained(trial, affordable, progress)
-    if trial.trained and len(evaluation_rows.truth):
+    if len(evaluation_rows.truth):
         losses = {candidate: loss_of(candidate, trial.trained, evaluation_rows) for candidate in trial.trained}
-        further = further_networks(candidates, losses)
+        further = further_networks([*affordable, *left_out], losses)
         further += further_candidates(params, config, data.rows, best_per_learner(trial.trained, evaluation_rows))
         affordable, seconds, left_out = within_budget(further, data, budget - seconds, at_least=0)
         trial.left_out.update(left_out)

@@ -14,9 +14,11 @@ from seedling.config.params import TrainParams, WorkspaceConfig
 from seedling.errors import InputError
 from seedling.train.candidates import (
     first_candidates,
+    first_within_budget,
     further_candidates,
     further_networks,
     later_candidates,
+    predicted_seconds,
     within_budget,
 )
 from seedling.train.tally import Candidate
@@ -63,6 +65,20 @@ def test_the_plain_network_is_tried_unless_learning_from_the_pool_is_best_of_all
     assert further_networks([with_pool], {with_pool: 0.4}) == [plain], "there is nothing to compare it with"
     assert further_networks([with_pool, plain], {with_pool: 0.6, plain: 0.4}) == [], "it has been tried"
     assert further_networks([head], {head: 0.5}) == []
+
+
+def test_the_budget_for_a_network_with_the_pool_covers_the_plain_one_that_may_follow() -> None:
+    """One second less than both need: the plain network takes the place of the other, and is pretrained as that."""
+    rows, inputs, _ = labeled(40)
+    data = training_data(rows, dataclasses.replace(inputs, images=np.zeros((40, 16, 16, 3), np.uint8)))
+    head, with_pool = Candidate("svm", ("collected",)), Candidate("network", ("collected",), "consistency")
+    plain = Candidate("network", ("collected",))
+    needed = sum(predicted_seconds(candidate, data) for candidate in (head, with_pool, plain))
+    candidates, seconds, left_out = first_within_budget([head, with_pool], data, needed + 1)
+    assert candidates == [head, with_pool] and left_out == {}
+    assert needed - seconds == pytest.approx(predicted_seconds(plain, data)), "the reserve is left for the plain one"
+    candidates, _, left_out = first_within_budget([head, with_pool], data, needed - 1)
+    assert candidates == [head, plain] and left_out == {with_pool: predicted_seconds(with_pool, data)}
 
 
 def test_without_evaluation_rows_both_networks_are_candidates() -> None:

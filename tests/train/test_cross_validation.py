@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,7 @@ def test_the_losses_that_are_written_do_not_depend_on_the_number_of_cores() -> N
         data = dataclasses.replace(
             training_data(rows, inputs), make_learner=lambda name, context: Counting([], context)
         )
-        data = dataclasses.replace(data, n_at_once=lambda count=at_once: count)
+        data = dataclasses.replace(data, n_at_once=partial(int, at_once))
         cross_validate(data, [Candidate("network", ("collected",))])
         assert sorted(data.tally.losses) == sorted(during_folds)
         discard_final_models(data)
