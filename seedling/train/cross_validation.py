@@ -80,6 +80,10 @@ class TrainingData:
     make_learner: Callable[[str, FitContext], Learner] = make_learner
     n_at_once: Callable[[], int] = pieces_at_once
 
+    def __post_init__(self) -> None:
+        """Import scikit-learn before threads train: two that import it at once may find it half imported."""
+        import sklearn  # noqa: F401
+
     @property
     def classes(self) -> int:
         """Number of classes."""
