@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Without bytecode, every process would compile thousands of modules again: 5 s of each start.
+# Without bytecode, every process would compile thousands of modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup setup-hashed hashes sbom run repro ui test test-slow soak fuzz newest check docs bench clean

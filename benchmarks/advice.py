@@ -41,10 +41,10 @@ from seedling.records.evaluation import AdviceRecord
 from seedling.records.stage_notes import LabelIssueEstimate
 from seedling.stats.statistics import softmax, wilson
 from seedling.train.choice import EvaluationRows
-from seedling.train.cross_validation import TrainingData
 from seedling.train.learning_curve import learning_curve
 from seedling.train.step_contributions import step_contributions
 from seedling.train.tally import Candidate
+from seedling.train.training_data import TrainingData
 from seedling.validate.label_checks import budget
 
 SETS = ("trashnet", "banking77_oos")

@@ -50,14 +50,8 @@ from seedling.pseudo_label.filters import FilterResult
 from seedling.pseudo_label.teacher import TeacherPredictions, refine
 from seedling.stats.statistics import SMALLEST, Floats
 from seedling.train.choice import Choice, EvaluationRows, blend, choose, make_choice
-from seedling.train.cross_validation import (
-    Predictions,
-    TrainingData,
-    cross_validate,
-    fit_final_models,
-    mean_logits,
-    pool_logits,
-)
+from seedling.train.cross_validation import Predictions, cross_validate, mean_logits, pool_logits
+from seedling.train.final_models import fit_final_models
 from seedling.train.round_decision import (
     RoundDecision,
     class_share_weights,
@@ -65,6 +59,7 @@ from seedling.train.round_decision import (
     decide_without_evaluation_rows,
 )
 from seedling.train.tally import PREVIOUS_MODEL, Candidate
+from seedling.train.training_data import TrainingData
 from seedling.validate.splits import assign_folds
 
 LABELS_PER_CLASS = (1, 5, 10, 40)

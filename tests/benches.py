@@ -10,7 +10,8 @@ from seedling.dataset.training_rows import TrainingRows
 from seedling.features.classical import Inputs
 from seedling.models.training import FitContext
 from seedling.train.choice import EvaluationRows
-from seedling.train.cross_validation import Predictions, TrainingData
+from seedling.train.cross_validation import Predictions
+from seedling.train.training_data import TrainingData
 
 
 def labeled(n_rows: int, classes: int = 2, wrong: tuple[int, ...] = ()) -> tuple[TrainingRows, Inputs, np.ndarray]:

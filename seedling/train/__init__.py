@@ -39,7 +39,7 @@ from seedling.records.round_manifest import RoundManifestRecord
 from seedling.train import files
 from seedling.train.choice import Choice, EvaluationRows, abstention, calibrated, candidate_table
 from seedling.train.comparison import Loop, decide
-from seedling.train.cross_validation import Predictions, TrainingData
+from seedling.train.cross_validation import Predictions
 from seedling.train.learning_curve import learning_curve
 from seedling.train.model_record import model_record
 from seedling.train.previous_model import PreviousModel
@@ -47,6 +47,7 @@ from seedling.train.repeated import repeated_cross_validation
 from seedling.train.round_decision import RoundDecision
 from seedling.train.step_contributions import step_contributions
 from seedling.train.tally import PREVIOUS_MODEL, Candidate
+from seedling.train.training_data import TrainingData
 from seedling.train.trial import Trial, choose_and_fit, try_candidates
 from seedling.train.unknown import unknown_classes
 from seedling.train.unseen_sources import unseen_sources

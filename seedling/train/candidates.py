@@ -15,8 +15,8 @@ from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES
 from seedling.models.heads import LINEAR
 from seedling.models.losses import CONSISTENCY, MIXIN, NETWORK_LOSSES
 from seedling.records.candidates import CandidateRecord, CandidatesRecord
-from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import GRADIENT_LEARNERS, Candidate
+from seedling.train.training_data import TrainingData
 from seedling.workspace import CANDIDATES
 
 BUDGET_SECONDS = {"quick": 60.0, "normal": 200.0, "thorough": 7200.0}  # of one core, per round
@@ -131,7 +131,7 @@ def further_networks(candidates: Sequence[Candidate], losses: Mapping[Candidate,
 
     The pool does not help on all data. Where it does, the trainings of the plain network are saved.
 
-    candidates: of the first trial; losses: log loss of each of them that could be trained.
+    candidates: of the first trial; losses: log loss of each learner's best candidate.
     """
     best = min(losses, key=lambda candidate: losses[candidate], default=None)
     if best is not None and best.loss == CONSISTENCY and len(losses) > 1:

@@ -13,7 +13,7 @@ from seedling.records.decision import DecisionRecord
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Estimate
 from seedling.train.choice import EvaluationRows
-from seedling.train.cross_validation import Predictions, TrainingData
+from seedling.train.cross_validation import Predictions
 from seedling.train.learning_curve import correct_with_folds, worth_in_labels
 from seedling.train.previous_model import PreviousModel
 from seedling.train.round_decision import (
@@ -22,6 +22,7 @@ from seedling.train.round_decision import (
     compare_rounds,
     decide_without_evaluation_rows,
 )
+from seedling.train.training_data import TrainingData
 
 
 @dataclass(frozen=True)

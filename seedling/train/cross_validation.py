@@ -9,9 +9,9 @@ no model labels a row whose pseudo-label it was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -19,24 +19,20 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.dataset.training_rows import TrainingRows
 from seedling.errors import Diverged
 from seedling.features.classical import Inputs
-from seedling.label_quality.label_weights import LABEL_WEIGHTED_LOSSES, estimate_label_weights
 from seedling.models.device import release_freed_memory
-from seedling.models.losses import CONSISTENCY, Adjusted, balanced, class_shares
-from seedling.models.saving import Learner, make_learner
-from seedling.models.training import FitContext
+from seedling.models.saving import Learner
 from seedling.parallel.cluster import on_cluster, over_cluster
-from seedling.parallel.executor import choose_executor, in_threads, pieces_at_once, this_process
+from seedling.parallel.executor import choose_executor, this_process
 from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Floats
+from seedling.train.final_models import fit_final_models, longest_first, submit_early_final_models
 from seedling.train.fold_result import FailedFold, FoldResult
-from seedling.train.tally import GRADIENT_LEARNERS, Candidate, Tally
+from seedling.train.tally import Candidate, Tally
+from seedling.train.training_data import TrainingData
 
 MIN_SECONDS_TO_DISTRIBUTE = 20.0  # shorter work is done before another process has received it
-MIN_SECONDS_TO_SAVE = 5.0  # results of longer work are saved, so that they survive a kill
-SOFT_LABEL_LEARNERS = ("nearest_neighbors",)  # they learn the probabilities of pseudo-labels, not the likeliest class
 NOT_FINITE = "it predicted NaN or infinite values"
 
 
@@ -55,114 +51,6 @@ class Predictions:
     pool: Floats
     labeled_std: Floats
     pool_std: Floats
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The data that all candidates of a round share.
-
-    pseudo_labeled: whether the pool has labels from the round before; scratch: folder of unfinished work, None if
-    nothing is saved; label_weight_cache: by fold model and loss, see `label_weights`; final_models: those that
-    cross-validation has fitted, see `take_final_models`; min_seconds_to_save: results of longer work are saved;
-    make_learner: creates an unfitted learner by its name; n_at_once: returns the number of trainings at the same time.
-    """
-
-    rows: TrainingRows
-    inputs: Inputs
-    validation: Inputs
-    context: FitContext
-    pseudo_labeled: bool = False
-    scratch: Path | None = None
-    tally: Tally = field(default_factory=lambda: Tally())
-    label_weight_cache: dict[tuple[int, str], Floats] = field(default_factory=dict)
-    final_models: dict[Candidate, list[Learner]] = field(default_factory=dict)
-    min_seconds_to_save: float = MIN_SECONDS_TO_SAVE
-    make_learner: Callable[[str, FitContext], Learner] = make_learner
-    n_at_once: Callable[[], int] = pieces_at_once
-
-    def __post_init__(self) -> None:
-        """Import scikit-learn before threads train: two that import it at once may find it half imported."""
-        import sklearn  # noqa: F401
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.context.classes
-
-    @property
-    def n_models(self) -> int:
-        """Number of models per fold model: one per half of the pool if they learn its pseudo-labels, else one.
-
-        With two models, each half is labeled by the model that did not learn from it.
-        """
-        return 2 if self.pseudo_labeled and len(self.rows.pool) else 1
-
-    def fit_predict(self, learner: str, train_rows: NDArray[np.intp], test_rows: NDArray[np.intp]) -> Floats:
-        """Fit a learner on some labeled rows and nothing else; return its logits (n_test, n_classes) for others.
-
-        train_rows, test_rows: positions within the labeled rows.
-        """
-        model, rows = self.make_learner(learner, self.context), self.rows.labeled[train_rows]
-        model.fit(self.inputs.take(rows), self.rows.targets[rows], self.rows.weights[rows])
-        return model.logits(self.inputs.take(self.rows.labeled[test_rows]))
-
-    def fit(self, candidate: Candidate, held_out_fold: int | None, fold_index: int, half: int) -> Learner:
-        """Fit one model of one fold model.
-
-        held_out_fold: None for the final model; fold_index: position of the fold model, the final model's is the number
-        of folds; half: the half of the pool whose pseudo-labels the model learns.
-        """
-        started = perf_counter()
-        label_weights = (
-            self.label_weights(fold_index, candidate.loss) if candidate.loss in LABEL_WEIGHTED_LOSSES else None
-        )
-        chosen, targets, weights = self.rows.for_fold_model(
-            held_out_fold,
-            fold_index,
-            half,
-            candidate.trained_on,
-            label_weights,
-            soft=candidate.learner in SOFT_LABEL_LEARNERS,
-        )
-        if candidate.loss == "balanced":
-            weights = balanced(targets, weights)
-        fold_name = "final" if held_out_fold is None else f"fold {fold_index + 1}"
-        model_name = f"{candidate.learner} {candidate.loss} {fold_name} half {half}"
-        context = self.context.of_model(
-            seed=derived_seed(self.context.seed, candidate.learner, held_out_fold, half),
-            loss=candidate.loss,
-            device=fold_index,
-            checkpoint=None if self.scratch is None else self.scratch / f"{candidate.name}-{fold_index}-{half}",
-            watch=lambda step, loss: self.tally.record_step(model_name, step, loss),
-            mixed_in=self.rows.ingredient[chosen] == "synthesize",
-            unlabeled=self._unlabeled() if candidate.loss == CONSISTENCY else None,
-        )
-        learner = self.make_learner(candidate.learner, context)
-        learner.fit(self.inputs.take(chosen), targets, weights)
-        if candidate.loss == "logit_adjusted":
-            learner = Adjusted(learner, np.log(class_shares(targets, weights)))
-        self.tally.count_model(candidate, perf_counter() - started)
-        return learner
-
-    def _unlabeled(self) -> Inputs | None:
-        """The pool, which a network with consistency learns from without labels; None if there is none."""
-        return self.inputs.take(self.rows.pool) if len(self.rows.pool) else None
-
-    def label_weights(self, fold_index: int, loss: str) -> Floats:
-        """(n_labeled,), 0 to 1: each labeled row's label weight, from models that did not learn from the row.
-
-        Rows of the fold that the fold model never sees keep 1. With "label_weighted_twice", the weights are squared and
-        then computed once more with models that were trained with the squared weights.
-        loss: one of `LABEL_WEIGHTED_LOSSES`.
-        """
-        if (fold_index, loss) not in self.label_weight_cache:
-            twice = loss == "label_weighted_twice"
-            training_weights = (
-                self.label_weights(fold_index, "label_weighted") ** 2 if twice else np.ones(len(self.rows.labeled))
-            )
-            weights = estimate_label_weights(self.rows, self.inputs, self.context, fold_index, training_weights)
-            self.label_weight_cache[fold_index, loss] = weights**2 if twice else weights
-        return self.label_weight_cache[fold_index, loss]
 
 
 def cross_validate(
@@ -220,9 +108,9 @@ def _results_by_fold(
         return [results[fold_index::n_folds] for fold_index in fold_indices]
     # One piece per candidate and fold: with one per fold, five folds on two cores would leave a core idle for half of
     # the last fold. The longest pieces start first, for the same reason.
-    with ThreadPoolExecutor(data.n_at_once()) as threads:
-        futures = {task: threads.submit(_fold_result, data, *task) for task in _longest_first(tasks)}
-        final_models = _submit_early_final_models(data, candidates, threads)
+    with ThreadPoolExecutor(data.parallel_trainings) as threads:
+        futures = {task: threads.submit(_fold_result, data, *task) for task in longest_first(tasks)}
+        final_models = submit_early_final_models(data, candidates, threads)
 
         def results_of_fold(fold_index: int) -> list[FoldResult | FailedFold]:
             return [futures[candidate, fold_index].result() for candidate in candidates]
@@ -238,29 +126,6 @@ def _results_by_fold(
             threads.shutdown(wait=False, cancel_futures=True)
             raise
     return fold_results
-
-
-def _submit_early_final_models(
-    data: TrainingData, candidates: Sequence[Candidate], threads: ThreadPoolExecutor
-) -> dict[Candidate, list[Future[Learner]]]:
-    """Start the final models of learners trained by gradient descent on cores that would wait for the last folds.
-
-    They are kept for `take_final_models`, and discarded with their losses if the candidate is not chosen.
-    """
-    n_folds, n_models = len(data.rows.folds), data.n_models
-    gradient_candidates = [candidate for candidate in candidates if candidate.learner in GRADIENT_LEARNERS]
-    n_idle = -len(gradient_candidates) * n_folds % data.n_at_once()
-    early = gradient_candidates[:n_idle] if n_folds else []
-    data.tally.expect_more_models(len(early) * n_models)
-    return {
-        candidate: [threads.submit(data.fit, candidate, None, n_folds, half) for half in range(n_models)]
-        for candidate in early
-    }
-
-
-def _longest_first(tasks: Iterable[tuple[Candidate, int]]) -> list[tuple[Candidate, int]]:
-    """The tasks of learners that are trained by gradient descent, which take longest, before the others."""
-    return sorted(tasks, key=lambda task: task[0].learner not in GRADIENT_LEARNERS)
 
 
 def _add_fold(
@@ -352,7 +217,7 @@ def _run_on_cluster(data: TrainingData, tasks: Sequence[tuple[Candidate, int]]) 
     results: dict[tuple[Candidate, int], FoldResult | FailedFold] = {
         task: unfinished for task in tasks if (unfinished := _load_unfinished(data, *task)) is not None
     }
-    open_tasks = _longest_first(task for task in tasks if task not in results)
+    open_tasks = longest_first(task for task in tasks if task not in results)
     computed = over_cluster(FoldTask(replace(data, scratch=None, final_models={})), open_tasks)
     for (candidate, fold_index), result in zip(open_tasks, computed, strict=True):
         _save_unfinished(data, candidate, fold_index, result)
@@ -392,7 +257,7 @@ def mean_logits(models: Sequence[Learner], inputs: Inputs) -> Floats:
 
 
 def pool_logits(data: TrainingData, models: Sequence[Learner]) -> Floats:
-    """(n_pool, n_classes): each row's logits from the model that did not learn from its half."""
+    """(n_pool, n_classes): each row's logits from the model that did not learn the pseudo-labels of its half."""
     pool = data.rows.pool
     logits = np.zeros((len(pool), data.classes))
     for model, positions in _models_with_pool_rows(data, models):
@@ -420,52 +285,10 @@ def dropout_std(model: Learner, inputs: Inputs, number: int) -> Floats:
 
 
 def _models_with_pool_rows(data: TrainingData, models: Sequence[Learner]) -> Iterator[tuple[Learner, NDArray[np.intp]]]:
-    """Each model with the positions in the pool that it labels: the half it did not learn from, or all rows."""
+    """Each model with the positions in the pool that it labels: the half that it did not learn, or all rows."""
     pool = data.rows.pool
     half = data.rows.half[pool] if len(models) == 2 else np.ones(len(pool), dtype=np.int64)
     for number, model in enumerate(models):
         positions = np.flatnonzero(half != number)
         if len(positions):
             yield model, positions
-
-
-def take_final_models(data: TrainingData, candidates: Sequence[Candidate]) -> dict[Candidate, list[Learner] | Diverged]:
-    """As `fit_final_models`, without fitting again the models that cross-validation has fitted; they are given away."""
-    fitted: dict[Candidate, list[Learner] | Diverged] = {
-        candidate: data.final_models.pop(candidate) for candidate in candidates if candidate in data.final_models
-    }
-    return fitted | fit_final_models(data, [candidate for candidate in candidates if candidate not in fitted])
-
-
-def discard_final_models(data: TrainingData) -> None:
-    """Discard the final models of candidates that were not chosen.
-
-    How many were fitted early depends on the number of cores, so their losses must not be written.
-    """
-    if data.rows.folds:
-        for candidate in data.final_models:
-            data.tally.forget_final_losses(candidate)
-    data.final_models.clear()
-
-
-def fit_final_models(data: TrainingData, candidates: Sequence[Candidate]) -> dict[Candidate, list[Learner] | Diverged]:
-    """Fit each candidate's models that see all folds; a failed training's error takes the place of its models.
-
-    All models are fitted at once, so that no core is idle while another fits a candidate's only model.
-    """
-    fold_index = len(data.rows.folds)
-
-    def fit(task: tuple[Candidate, int]) -> Learner | Diverged:
-        try:
-            return data.fit(task[0], None, fold_index, task[1])
-        except Diverged as error:
-            return error
-
-    tasks = _longest_first((candidate, half) for candidate in candidates for half in range(data.n_models))
-    fitted = dict(zip(tasks, in_threads(fit, tasks), strict=True))
-    results: dict[Candidate, list[Learner] | Diverged] = {}
-    for candidate in candidates:
-        models = [fitted[candidate, half] for half in range(data.n_models)]
-        errors = [model for model in models if isinstance(model, Diverged)]
-        results[candidate] = errors[0] if errors else [model for model in models if not isinstance(model, Diverged)]
-    return results

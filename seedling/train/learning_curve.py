@@ -11,7 +11,7 @@ from seedling.records.intervals import EstimateRecord
 from seedling.stats.power_law import power_law_exponent
 from seedling.stats.statistics import Estimate, Floats, interval, wilson
 from seedling.train.choice import EvaluationRows
-from seedling.train.cross_validation import TrainingData
+from seedling.train.training_data import TrainingData
 
 LEARNER = "logistic_regression"
 MAX_WORTH_RATIO = 50.0  # times the current labels: beyond, the extrapolation is meaningless

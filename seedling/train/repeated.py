@@ -17,8 +17,8 @@ from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, Floats, wilson
 from seedling.train.candidates import predicted_seconds
 from seedling.train.choice import EvaluationRows
-from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
+from seedling.train.training_data import TrainingData
 
 LEARNERS = ("logistic_regression", "svm")
 MAX_REPEATS = {"quick": 2, "normal": 5, "thorough": 10}

@@ -30,17 +30,11 @@ from seedling.train.candidates import (
 )
 from seedling.train.choice import Choice, EvaluationRows, best_per_learner, blend, choose, loss_of
 from seedling.train.comparison import Loop
-from seedling.train.cross_validation import (
-    Predictions,
-    TrainingData,
-    cross_validate,
-    discard_final_models,
-    pool_logits,
-    pool_std,
-    take_final_models,
-)
+from seedling.train.cross_validation import Predictions, cross_validate, pool_logits, pool_std
+from seedling.train.final_models import discard_final_models, take_final_models
 from seedling.train.previous_model import PreviousModel
 from seedling.train.tally import Candidate
+from seedling.train.training_data import TrainingData
 from seedling.workspace import half_folder
 
 
@@ -110,9 +104,10 @@ def try_candidates(
     trial.left_out.update(left_out)
     _run_pretrained(trial, affordable, progress)
     if len(evaluation_rows.truth):
-        losses = {candidate: loss_of(candidate, trial.trained, evaluation_rows) for candidate in trial.trained}
+        best = best_per_learner(trial.trained, evaluation_rows)
+        losses = {candidate: loss_of(candidate, trial.trained, evaluation_rows) for candidate in best}
         further = further_networks([*affordable, *left_out], losses)
-        further += further_candidates(params, config, data.rows, best_per_learner(trial.trained, evaluation_rows))
+        further += further_candidates(params, config, data.rows, best)
         affordable, seconds, left_out = within_budget(further, data, budget - seconds, at_least=0)
         trial.left_out.update(left_out)
         trial.run(affordable, seconds, progress)

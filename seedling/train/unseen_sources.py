@@ -16,8 +16,8 @@ from seedling.stats.randomness import derived_seed
 from seedling.stats.statistics import Estimate, around_mean, by_group, paired_difference, wilson
 from seedling.train.candidates import predicted_seconds
 from seedling.train.choice import EvaluationRows
-from seedling.train.cross_validation import TrainingData
 from seedling.train.tally import Candidate
+from seedling.train.training_data import TrainingData
 
 LEARNER = "logistic_regression"
 MAX_SOURCES = 20

@@ -87,7 +87,7 @@ def test_without_evaluation_rows_both_networks_are_candidates() -> None:
     pool = dataclasses.replace(rows, ingredient=np.array(["collected"] * 100 + ["pool"] * 100))
     params = TrainParams(candidates=["network"])
     losses = [
-        [each.loss for each in first_candidates(params, IMAGES, pool, can_evaluate=flag)] for flag in (True, False)
+        [entry.loss for entry in first_candidates(params, IMAGES, pool, can_evaluate=flag)] for flag in (True, False)
     ]
     assert losses == [["consistency"], ["consistency", "plain"]]
 
@@ -112,14 +112,14 @@ def test_later_rounds_train_the_learners_that_learn_from_pseudo_labels(tmp_path:
     candidates_record(*tried).write(tmp_path / "candidates.json")
     rows, _, _ = labeled(42)
     later = later_candidates(TrainParams(), rows, tmp_path)
-    assert [(one.learner, one.loss) for one in later] == [
+    assert [(entry.learner, entry.loss) for entry in later] == [
         ("logistic_regression", "label_weighted"),
         ("nearest_neighbors", "plain"),
     ]
     only = later_candidates(TrainParams(candidates=["svm", "network"]), rows, tmp_path)
-    assert [one.learner for one in only] == ["svm"], "train.candidates decides, but a network is not trained again"
+    assert [entry.learner for entry in only] == ["svm"], "train.candidates decides, but a network is not trained again"
     network = later_candidates(TrainParams(candidates=["network"]), rows, tmp_path)
-    assert [one.learner for one in network] == ["logistic_regression", "nearest_neighbors"]
+    assert [entry.learner for entry in network] == ["logistic_regression", "nearest_neighbors"]
 
 
 def test_nearest_neighbors_are_left_out_of_large_pools(tmp_path: Path) -> None:
@@ -129,4 +129,4 @@ def test_nearest_neighbors_are_left_out_of_large_pools(tmp_path: Path) -> None:
     )
     for n_rows, learners in ((10_000, ["logistic_regression", "nearest_neighbors"]), (10_001, ["logistic_regression"])):
         rows, _, _ = labeled(n_rows)
-        assert [one.learner for one in later_candidates(TrainParams(), rows, tmp_path)] == learners
+        assert [entry.learner for entry in later_candidates(TrainParams(), rows, tmp_path)] == learners

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,9 @@ from seedling.models.training import FitContext
 from seedling.parallel.executor import inside_piece, using_executor
 from seedling.progress import silent
 from seedling.train.choice import EvaluationRows
-from seedling.train.cross_validation import (
-    TrainingData,
-    cross_validate,
-    discard_final_models,
-    fit_final_models,
-    take_final_models,
-)
+from seedling.train.cross_validation import cross_validate
 from seedling.train.tally import Candidate
+from seedling.train.training_data import TrainingData
 from seedling.train.trial import Trial, choose_and_fit
 
 
@@ -171,73 +165,6 @@ def test_a_fold_that_waits_for_its_last_candidate_leaves_no_thread_idle() -> Non
     assert list(trained) == candidates
     assert done_after_fold[0] >= 5
     assert done_after_fold[-1] == 10
-
-
-def test_a_failed_final_training_takes_the_place_of_its_models_only() -> None:
-    """The other candidate has its model."""
-
-    def make(name: str, context: FitContext) -> Learner:
-        return Exploding() if name == "svm" else make_learner(name, context)
-
-    rows, inputs, truth = labeled(40)
-    data = dataclasses.replace(training_data(rows, inputs), make_learner=make)
-    valid, broken = Candidate("logistic_regression", ("collected",)), Candidate("svm", ("collected",))
-    models = fit_final_models(data, [broken, valid])
-    assert isinstance(models[broken], Diverged)
-    fitted = models[valid]
-    assert not isinstance(fitted, Diverged)
-    (model,) = fitted
-    assert (model.logits(inputs).argmax(axis=1) == truth).all()
-
-
-class Counting:
-    """A network that only counts its trainings; its logits are those of the class with the most rows."""
-
-    name, classes = "network", 2
-
-    def __init__(self, trainings: list[int], context: FitContext) -> None:
-        self.trainings, self.context, self.shares = trainings, context, np.zeros(2)
-
-    def fit(self, inputs: Inputs, targets: np.ndarray, weights: np.ndarray) -> None:
-        """Counts the rows, and reports a loss."""
-        self.trainings.append(len(inputs))
-        self.context.watch(10, 1.0)
-        self.shares = targets.mean(axis=0)
-
-    def logits(self, inputs: Inputs) -> np.ndarray:
-        """The shares of the training rows."""
-        return np.tile(self.shares, (len(inputs), 1))
-
-
-@pytest.mark.parametrize(("at_once", "during_folds"), [(2, 6), (5, 5), (16, 6)])
-def test_an_idle_core_fits_the_final_network_beside_the_last_folds(at_once: int, during_folds: int) -> None:
-    """Five folds leave one of 2 and eleven of 16 cores idle, but none of 5; the final model is never fitted twice."""
-    trainings: list[int] = []
-    rows, inputs, _ = labeled(40)
-    data = dataclasses.replace(
-        training_data(rows, inputs), make_learner=lambda name, context: Counting(trainings, context)
-    )
-    network = Candidate("network", ("collected",))
-    data = dataclasses.replace(data, n_at_once=lambda: at_once)
-    cross_validate(data, [network])
-    assert len(trainings) == during_folds
-    take_final_models(data, [network])
-    assert Counter(trainings) == {32: 5, 40: 1}
-
-
-def test_the_losses_that_are_written_do_not_depend_on_the_number_of_cores() -> None:
-    """A network that is not chosen has the losses of its five folds, also where an idle core fitted its final model."""
-    rows, inputs, _ = labeled(40)
-    of_folds = [f"network plain fold {number} half 0" for number in range(1, 6)]
-    for at_once, during_folds in ((5, of_folds), (2, ["network plain final half 0", *of_folds])):
-        data = dataclasses.replace(
-            training_data(rows, inputs), make_learner=lambda name, context: Counting([], context)
-        )
-        data = dataclasses.replace(data, n_at_once=partial(int, at_once))
-        cross_validate(data, [Candidate("network", ("collected",))])
-        assert sorted(data.tally.losses) == sorted(during_folds)
-        discard_final_models(data)
-        assert sorted(data.tally.losses) == of_folds
 
 
 def test_a_large_pool_is_drawn_by_names(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from seedling.features.classical import Inputs
 from seedling.label_quality.errors_in_test_labels import label_errors
 from seedling.models.training import FitContext
 from seedling.train.choice import EvaluationRows
-from seedling.train.cross_validation import TrainingData
 from seedling.train.repeated import corrected_interval, repeated_cross_validation
+from seedling.train.training_data import TrainingData
 from seedling.train.unknown import unknown_classes
 from seedling.train.unseen_sources import unseen_sources
 
