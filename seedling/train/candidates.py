@@ -147,7 +147,7 @@ def _missing_plain_networks(candidates: Sequence[Candidate]) -> dict[Candidate, 
 
 def first_within_budget(
     candidates: Sequence[Candidate], data: TrainingData, budget: float
-) -> tuple[list[Candidate], float, dict[Candidate, float]]:
+) -> tuple[list[Candidate], float, dict[Candidate, float | str]]:
     """As `within_budget`, with seconds in reserve for the plain networks that may follow.
 
     If a network that learns from the pool does not fit together with the plain one, the plain one takes its place.
@@ -155,9 +155,13 @@ def first_within_budget(
     plain = _missing_plain_networks(candidates)
     reserve = sum(predicted_seconds(network, data) for network in plain.values())
     affordable, seconds, left_out = within_budget(candidates, data, budget - reserve)
-    too_slow = {each: left_out[each] for each in plain if each in left_out}
+    too_slow: dict[Candidate, float | str] = {
+        each: f"would take about {left_out[each]:.0f} s of one core, and the network without the pool {reserve:.0f} s"
+        for each in plain
+        if each in left_out
+    }
     if not too_slow:
-        return affordable, seconds, left_out
+        return affordable, seconds, dict(left_out)
     instead = [plain[each] if each in too_slow else each for each in candidates]
     affordable, seconds, left_out = within_budget(instead, data, budget)
     return affordable, seconds, too_slow | left_out

@@ -108,8 +108,8 @@ def try_candidates(
         losses = {candidate: loss_of(candidate, trial.trained, evaluation_rows) for candidate in best}
         further = further_networks([*affordable, *left_out], losses)
         further += further_candidates(params, config, data.rows, best)
-        affordable, seconds, left_out = within_budget(further, data, budget - seconds, at_least=0)
-        trial.left_out.update(left_out)
+        affordable, seconds, further_left_out = within_budget(further, data, budget - seconds, at_least=0)
+        trial.left_out.update(further_left_out)
         trial.run(affordable, seconds, progress)
     return trial
 
