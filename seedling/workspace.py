@@ -26,6 +26,7 @@ DVC_YAML, DVC_LOCK, DATA_POINTER, DVC_IGNORE = "dvc.yaml", "dvc.lock", "data.dvc
 PREFECT_FILE, README_FILE = "prefect.yaml", "README.md"
 GIT_IGNORE, GIT_ATTRIBUTES = ".gitignore", ".gitattributes"
 TEST_EVALUATIONS = "test_evaluations.jsonl"
+REVIEWS, REVIEW_FILES = "reviews", "*.jsonl"  # the answers of reviewers, tracked by git
 NOT_COPIED = "not_copied.csv"  # the files of its source that `seedling init` did not copy
 
 # data/
@@ -162,6 +163,21 @@ class Workspace:
     def test_evaluations_file(self) -> Path:
         """The log of test-set evaluations, which git tracks."""
         return self.folder / TEST_EVALUATIONS
+
+    @property
+    def reviews(self) -> Path:
+        """The review log: the answers of reviewers, one file per reviewer, which git tracks."""
+        return self.folder / REVIEWS
+
+    @property
+    def review_folder(self) -> Path:
+        """What a review server keeps: its lock, its address, and thumbnails."""
+        return self.state / "review"
+
+    @property
+    def review_table(self) -> Path:
+        """The counts and rates of the review log, as a table."""
+        return self.reports / "review.csv"
 
     @property
     def not_copied_file(self) -> Path:

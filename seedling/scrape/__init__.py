@@ -43,10 +43,11 @@ from seedling.scrape.folder import LabelsByFile, empty_classes, read_folder
 from seedling.scrape.hub import read_hub
 from seedling.scrape.image_tables import labels_by_file
 from seedling.scrape.items import Item, has_lone_surrogate, storable
-from seedling.scrape.label_rules import Audit, DawidSkene, Majority, Rules, Votes
+from seedling.scrape.label_rules import Audit, Rules
 from seedling.scrape.label_values import SURROGATE
 from seedling.scrape.table import read_table
 from seedling.scrape.web import collect, items_of, name_of
+from seedling.stats.voting import DawidSkene, Majority, Votes
 from seedling.workspace import AUGMENTING_FILE, IGNORED, LABELING_FILE
 
 VOTES = pa.field("votes", pa.list_(pa.string()))  # added if there is more than one rule
@@ -282,7 +283,7 @@ def _labeled(
             if source.role == "background" and item.split in {"train", "pool"}:
                 item = replace(item, split="train", label=NOTHING, label_source="weak:background")
             elif item.label is None and item.split == "pool" and (agreed := combine(votes)) is not None:
-                rule_names = "+".join(agreed.rules)
+                rule_names = "+".join(agreed.voters)
                 item = replace(
                     item,
                     split="train",

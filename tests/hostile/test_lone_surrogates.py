@@ -12,7 +12,8 @@ from seedling.config.params import ScrapeParams, WorkspaceConfig
 from seedling.dataset.generation import read, read_rejected
 from seedling.scrape import _labeled, _rows, scrape
 from seedling.scrape.items import Item
-from seedling.scrape.label_rules import Majority, Rules
+from seedling.scrape.label_rules import Rules
+from seedling.stats.voting import Majority
 
 
 def run(data: Path, *sources: dict[str, object]) -> Path:

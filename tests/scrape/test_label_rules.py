@@ -11,7 +11,8 @@ import pytest
 
 from seedling.config.sources import LabelRule
 from seedling.errors import InputError
-from seedling.scrape.label_rules import Agreed, Audit, DawidSkene, Majority, Rules
+from seedling.scrape.label_rules import Audit, Rules
+from seedling.stats.voting import Agreed, DawidSkene, Majority
 
 
 def votes(fields: dict[str, str], *rules: Mapping[str, object], data: Path = Path("nowhere")) -> dict[str, str]:
