@@ -15,6 +15,7 @@ from seedling.versioning.ledger import Outcome
 RunOutcome = Literal["accepted", "rejected", "gate failed", "nothing new", "failed"]
 OUTCOMES: tuple[RunOutcome, ...] = ("accepted", "rejected", "gate failed", "nothing new", "failed")
 MAX_PARAMS_IN_NAME = 2
+SECTIONS_OF_NO_STAGE = frozenset({"notify", "reports", "review"})  # of params.yaml; they change no rows
 
 
 def artifact_key(workspace: Path, *parts: str) -> str:
@@ -55,7 +56,7 @@ def _changed_inputs(now: RunInputs, before: RunInputs | None) -> Iterator[str]:
     if now.data_digest != before.data_digest:
         files = (now.data_files or 0) - (before.data_files or 0)
         yield f"data {files:+d}" if files else "data changed"
-    params = [name for name in _changed_keys(before.params, now.params) if name not in {"notify", "reports"}]
+    params = [name for name in _changed_keys(before.params, now.params) if name not in SECTIONS_OF_NO_STAGE]
     if params:
         yield f"params {', '.join(params)}" if len(params) <= MAX_PARAMS_IN_NAME else f"{len(params)} params"
     if now.gates != before.gates:
@@ -63,13 +64,13 @@ def _changed_inputs(now: RunInputs, before: RunInputs | None) -> Iterator[str]:
 
 
 def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any], above: str = "") -> list[str]:
-    """Dotted keys of the values that differ; `notify` and `reports` only as a whole, since they change no rows."""
+    """Dotted keys of the values that differ; sections that belong to no stage only as a whole."""
     names: list[str] = []
     for key in {**before, **after}:
         old, new = before.get(key), after.get(key)
         if old == new:
             continue
-        if isinstance(old, dict) and isinstance(new, dict) and f"{above}{key}" not in {"notify", "reports"}:
+        if isinstance(old, dict) and isinstance(new, dict) and f"{above}{key}" not in SECTIONS_OF_NO_STAGE:
             names += _changed_keys(old, new, f"{above}{key}.")
         else:
             names.append(f"{above}{key}")

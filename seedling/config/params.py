@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from seedling.config.former_keys import REMOVED_KEYS, present_name
 from seedling.config.monitoring_params import NotifyParams, ReportsParams
+from seedling.config.review_params import ReviewParams
 from seedling.config.secret_literals import check_sources
 from seedling.config.section import Section
 from seedling.config.sources import LabelRule, Source
@@ -351,6 +352,7 @@ class Params(WorkspaceConfig):
     train: TrainParams = TrainParams()
     pseudo_label: PseudoLabelParams = PseudoLabelParams()
     evaluate: EvaluateParams = EvaluateParams()
+    review: ReviewParams = ReviewParams()
     notify: NotifyParams | None = None
     reports: ReportsParams = ReportsParams()
 
@@ -467,7 +469,7 @@ def known_keys() -> list[str]:
     """Return every valid key of params.yaml, of all sections."""
     sections = [
         *(Params, ScrapeParams, ValidateParams, AugmentParams, Template, SlotFile, SynthesizeParams),
-        *(EncoderParams, TrainParams, PseudoLabelParams, EvaluateParams, NotifyParams, ReportsParams),
+        *(EncoderParams, TrainParams, PseudoLabelParams, EvaluateParams, ReviewParams, NotifyParams, ReportsParams),
         *(LabelRule, *get_args(get_args(Source)[0])),
     ]
     return sorted({field.alias or name for section in sections for name, field in section.model_fields.items()})
