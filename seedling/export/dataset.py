@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-import shutil
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,18 +18,15 @@ from seedling.config.params import load
 from seedling.dataset.class_indices import index_by_class
 from seedling.dataset.spreadsheet import is_formula
 from seedling.errors import InputError
+from seedling.files.writing import complete_or_absent, plain_names
 from seedling.formats import DatasetForm
-from seedling.media.image_export import image_for_others
+from seedling.media.image_export import image_for_others, suffix_of
 from seedling.progress import Progress, counted, terminal
 from seedling.report.cards import Dataset, dataset_card
 from seedling.terminal.console import PrintableConsole
 
 ROWS_PER_FILE = 2_000
 UNLABELED = "_unlabeled"  # folder names of classes never begin with _
-SUFFIX_OF = {
-    **{b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"BM": "bmp", b"GIF8": "gif"},
-    **{b"II": "tif", b"MM": "tif"},
-}
 
 Convert = Callable[[bytes], bytes]  # an image file → the file to write
 
@@ -75,7 +68,7 @@ def export(
     convert: Convert = _unchanged if keep_metadata else partial(image_for_others, max_megapixels=params.max_megapixels)
     if chosen is DatasetForm.folders and dataset.modality == "text":
         raise InputError("Texts cannot be exported as folders: use --as table or --as huggingface.")
-    with _complete_or_absent(folder) as partial_folder:
+    with complete_or_absent(folder) as partial_folder:
         with terminal("export") as progress:
             WRITERS[chosen](dataset, partial_folder, convert, progress)
         (partial_folder / "README.md").write_text(
@@ -83,21 +76,6 @@ def export(
             encoding="utf-8",
         )
     _print_summary(dataset, folder, chosen, include)
-
-
-@contextmanager
-def _complete_or_absent(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder, which becomes `folder` at the end, or is removed on an error."""
-    partial_folder = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    partial_folder.mkdir(parents=True)
-    try:
-        yield partial_folder
-        if folder.exists():
-            folder.rmdir()
-        partial_folder.replace(folder)
-    finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
 
 
 def _print_summary(dataset: Dataset, folder: Path, form: DatasetForm, include: Sequence[str]) -> None:
@@ -238,21 +216,3 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def plain_names(classes: Sequence[str]) -> dict[str, str]:
-    """Maps each class to a distinct folder name of letters, digits, dots and dashes, without path separators."""
-    folder_names: dict[str, str] = {}
-    for name in classes:
-        plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._") or "class"
-        taken = {folder_name.casefold() for folder_name in folder_names.values()}
-        number, free = 2, plain
-        while free.casefold() in taken:
-            number, free = number + 1, f"{plain}_{number}"
-        folder_names[name] = free
-    return folder_names
-
-
-def suffix_of(encoded: bytes) -> str:
-    """Returns the file name extension of an image, by its first bytes."""
-    return next((suffix for start, suffix in SUFFIX_OF.items() if encoded.startswith(start)), "png")

@@ -9,6 +9,11 @@ from seedling.media.image_metadata import UPRIGHT, read_metadata, without_metada
 from seedling.media.image_parts import GIF_SIGNATURES
 from seedling.media.tiff_parts import NotWalkable
 
+SUFFIX_OF = {
+    **{b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp", b"BM": "bmp", b"GIF8": "gif"},
+    **{b"II": "tif", b"MM": "tif"},
+}
+
 
 def image_for_others(encoded: bytes, max_megapixels: float) -> bytes:
     """Remove EXIF, XMP, IPTC and comments from the file. The pixels and the color profile stay the same.
@@ -38,3 +43,8 @@ def _same_pixels(stripped: bytes, encoded: bytes, max_megapixels: float) -> bool
         return np.array_equal(images.decode(stripped, max_megapixels), images.decode(encoded, max_megapixels))
     except images.Undecodable:
         return False
+
+
+def suffix_of(encoded: bytes) -> str:
+    """Returns the file name extension of an image, by its first bytes."""
+    return next((suffix for start, suffix in SUFFIX_OF.items() if encoded.startswith(start)), "png")

@@ -15,10 +15,12 @@ from small_models import write_decision
 
 from seedling.dataset.generation import GenerationWriter, Modality, Row, identify
 from seedling.errors import InputError, MissingGeneration
-from seedling.export.dataset import export, plain_names, suffix_of
+from seedling.export.dataset import export
 from seedling.export.model import export_model
+from seedling.files.writing import plain_names
 from seedling.formats import DatasetForm
 from seedling.media import images
+from seedling.media.image_export import suffix_of
 
 SEEDLING = [sys.executable, "-m", "seedling.cli.main"]
 FORBIDDING = """
