@@ -175,6 +175,21 @@ class Workspace:
         return self.state / "review"
 
     @property
+    def review_server(self) -> Path:
+        """The address and the process of the review server."""
+        return self.review_folder / "server.json"
+
+    @property
+    def review_stop_rule(self) -> Path:
+        """Whether the reviewer's panel says "enough", and why."""
+        return self.review_folder / "enough.json"
+
+    @property
+    def review_wait(self) -> Path:
+        """The suspended run that waits for reviewers."""
+        return self.review_folder / "waiting.json"
+
+    @property
     def review_table(self) -> Path:
         """The counts and rates of the review log, as a table."""
         return self.reports / "review.csv"

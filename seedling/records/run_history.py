@@ -43,13 +43,15 @@ def record_run(
     name: str,
     outcomes: Sequence[Outcome],
     *,
+    started: datetime | None = None,
     what_changed: str = "",
     outcome: str = "",
     inputs: RunInputs | None = None,
 ) -> None:
-    """Writes the run's record: end time, inputs, outcome and seconds per stage, and metrics."""
+    """Writes the run's record: start and end time, inputs, outcome and seconds per stage, and metrics."""
     record = RunRecord(
         name=name,
+        started=None if started is None else started.isoformat(timespec="milliseconds"),
         ended=datetime.now().astimezone().isoformat(timespec="seconds"),
         what_changed=what_changed,
         outcome=outcome,

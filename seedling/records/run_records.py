@@ -57,13 +57,14 @@ class StageRunRecord(RecordPart):
 class RunRecord(Record):
     """A finished run. The keys with a default are missing in records of earlier versions, and other keys are ignored.
 
-    ended: ISO 8601; inputs, label_issues, labeled_rows: None if they are unknown; metrics: the results of evaluate,
-    None if nothing was evaluated.
+    started, ended: ISO 8601; inputs, label_issues, labeled_rows: None if they are unknown; metrics: the results of
+    evaluate, None if nothing was evaluated.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     name: str
+    started: str | None = None
     ended: str
     what_changed: str | None = None
     outcome: str | None = None
