@@ -25,6 +25,7 @@ from rich.text import Text
 from seedling.augment import augmentations_per_row
 from seedling.config.params import Params, load, set_value
 from seedling.dataset.generation import Row, digest, read_manifest, rewrite
+from seedling.dataset.schema import HUMAN_SOURCES
 from seedling.errors import DamagedFile, InputError, SeedlingError
 from seedling.evaluate import out_of_fold, read_decisions
 from seedling.features.encoder_handle import encoder_of
@@ -169,7 +170,7 @@ def steps_of(workspace: Path, params: Params) -> list[Step]:
     training_counts = [count for count in manifest.counts if count.split == "train" and count.label is not None]
     sources = {count.label_source for count in training_counts}
     steps = []
-    if any(str(source).startswith("weak") for source in sources) and "human" in sources:
+    if any(str(source).startswith("weak") for source in sources) and sources & HUMAN_SOURCES:
         steps.append(Step("weak labels", "scrape", weak=True))
     if params.validate_.label_issues in REPAIRS:
         steps.append(Step("repair", "validate", ((("validate", "label_issues"), '"report"'),)))

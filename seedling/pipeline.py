@@ -15,7 +15,7 @@ from seedling.config.params import MAX_ROUNDS, Params
 from seedling.errors import InputError
 from seedling.features.encoder_handle import EncoderHandle
 from seedling.progress import Progress
-from seedling.workspace import DATA, GENERATIONS, MODELS, REPORTS, Workspace
+from seedling.workspace import DATA, GENERATIONS, MODELS, REPORTS, REVIEWS, Workspace
 
 if TYPE_CHECKING:
     from seedling.features.image_cache import ImageCache
@@ -106,6 +106,7 @@ def validate(context: StageContext) -> None:
         features=make_features(context.encoder, None, params.config, context.feature_cache),
         image_cache=context.image_cache,
         collected=context.workspace / COLLECTED,
+        reviews=Workspace(context.data.parent).reviews,
         output=context.output,
         progress=context.progress,
     )
@@ -239,7 +240,7 @@ def stages(rounds: int = MAX_ROUNDS) -> dict[str, Stage]:
     train_params = (*with_effort, "encoder", "train", "pseudo_label.rounds")
     table = [
         Stage("scrape", scrape, (DATA,), COLLECTED, (*WORKSPACE_PARAMS, "scrape")),
-        Stage("validate", validate, (COLLECTED,), VALIDATED, (*WORKSPACE_PARAMS, "encoder", "validate")),
+        Stage("validate", validate, (COLLECTED, REVIEWS), VALIDATED, (*WORKSPACE_PARAMS, "encoder", "validate")),
         Stage("augment", augment, (DATA, *rows), AUGMENTED, (*with_effort, "encoder", "augment")),
         Stage("synthesize", synthesize, (DATA, *rows), SYNTHESIZED, (*with_effort, "synthesize")),
         Stage("train@0", train(0), (*rows, *new_rows), _model(0), train_params),

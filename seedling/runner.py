@@ -21,7 +21,7 @@ from seedling.pipeline import COLLECTED, VALIDATED, Stage, StageContext, find_st
 from seedling.progress import Progress, silent, terminal
 from seedling.records.manifest import read_manifest_if_any
 from seedling.terminal.printable import printable
-from seedling.workspace import DATA, GENERATIONS, MODEL, Workspace
+from seedling.workspace import DATA, GENERATIONS, MODEL, REVIEWS, Workspace
 
 OLD = ".old"
 
@@ -88,7 +88,7 @@ def run_without_gate(
 def check_inputs(stage: Stage, workspace: Path) -> None:
     """Raises MissingGeneration, which names the stage to run first, if an input folder of the stage is missing."""
     for folder in stage.inputs:
-        if not (workspace / folder).exists() and folder != DATA:
+        if not (workspace / folder).exists() and folder not in {DATA, REVIEWS}:
             raise MissingGeneration(folder, _stage_with_output(folder))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from prepare import main as prepare_data
 
+from seedling.files.review_folder import create_review_folder
 from seedling.init.create import track
 from seedling.versioning.repository import renew_workspace_links
 
@@ -32,6 +33,7 @@ def main(folder: Path) -> None:
     ignore = files("seedling.init") / "workspace_files" / "gitignore.template"
     (partial_folder / ".gitignore").write_text(ignore.read_text(encoding="utf-8"), encoding="utf-8")
     (partial_folder / "test_evaluations.jsonl").touch()
+    create_review_folder(partial_folder / "reviews")
     track(partial_folder)
     partial_folder.replace(folder)
     renew_workspace_links(folder)

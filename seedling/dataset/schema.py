@@ -59,6 +59,15 @@ class Row:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+REVIEW_SOURCE = "review"  # of labels that reviewers decided
+HUMAN_SOURCES = frozenset({"human", REVIEW_SOURCE})
+
+
+def is_human_label(label_source: str | None) -> bool:
+    """Whether a person gave the label, in the data or in a review. Models are evaluated on such labels alone."""
+    return label_source in HUMAN_SOURCES
+
+
 def source_of(origin: str | None) -> str:
     """The host of a URL, the table of a table row, or the first folder of a file path."""
     location, separator, _ = (origin or "").partition("#")

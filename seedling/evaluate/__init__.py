@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from seedling.config.params import NOTHING, EvaluateParams, WorkspaceConfig
 from seedling.dataset.generation import PayloadReader, columns_of, digest, read, read_manifest, source_of
+from seedling.dataset.schema import HUMAN_SOURCES
 from seedling.errors import InputError
 from seedling.evaluate.metrics import accuracy, majority_baseline, per_class, with_intervals
 from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
@@ -382,7 +383,7 @@ def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:
     frame = read_frame(model / OUT_OF_FOLD)
     frame = frame[frame["fold"].notna() | (frame["split"] != "train")]  # drop rows that every model was trained on
     frame = frame[frame["label_source"] != "repaired"]  # relabeled rows agree with the models by construction
-    human = frame[frame["label_source"] == "human"]
+    human = frame[frame["label_source"].isin(HUMAN_SOURCES)]
     rows = (human if len(human) else frame).reset_index(drop=True)
     origin = read(validated, ["id", "origin"], ids=rows["id"].tolist()).drop_duplicates("id").set_index("id")["origin"]
     stacked = rows["probabilities"].tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from seedling.errors import InputError
 from seedling.files.data_files import OF_DVC, real_path
-from seedling.workspace import OWN_FOLDERS
+from seedling.workspace import OWN_FOLDERS, REVIEWS
 
 DVC_FOLDERS = (".dvc/tmp", ".dvc/cache/runs")
 
@@ -29,7 +29,7 @@ def check_own_folders(workspace: Path) -> None:
 
 
 def _written(workspace: Path) -> Iterator[Path]:
-    for name in OWN_FOLDERS:
+    for name in (*OWN_FOLDERS, REVIEWS):
         yield workspace / name
         for entry in _entries(workspace / name):
             yield entry

@@ -28,6 +28,7 @@ from seedling.files.ignored_files import (
     reason_of,
     write_ignored,
 )
+from seedling.files.review_folder import create_review_folder
 from seedling.init.data_layout import check_split_names, lay_out
 from seedling.init.data_preview import preview
 from seedling.init.table_sources import (
@@ -397,6 +398,7 @@ def _write_files(folder: Path, name: str, modality: str, source_lines: list[str]
         text = template.replace("NAME", title) if file in {PREFECT_FILE, README_FILE} else template
         (folder / file).write_text(text, encoding="utf-8")
     paths.test_evaluations_file.touch()
+    create_review_folder(paths.reviews)
     params = templates.joinpath(f"{PARAMS_FILE}.template").read_text(encoding="utf-8")
     lines = "\n".join(f"    - {line}" for line in source_lines)
     paths.params_file.write_text(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from seedling.config.params import PseudoLabelParams
 from seedling.dataset.class_indices import class_indices
 from seedling.dataset.generation import read
+from seedling.dataset.schema import HUMAN_SOURCES
 from seedling.files.reading import read_frame, reading
 from seedling.models.label_propagation import neighbor_graph, propagate_labels, scale_to_class_shares
 from seedling.parallel.executor import in_threads
@@ -79,7 +80,7 @@ def read_teacher_predictions(teacher: Path, validated: Path, classes: list[str])
         folds=folds,
         truth=class_indices(labeled["label"], classes),
         weights=weight.loc[labeled["id"]].to_numpy(dtype=np.float64),
-        human=(labeled["label_source"] == "human").to_numpy(),
+        human=labeled["label_source"].isin(HUMAN_SOURCES).to_numpy(),
         repaired=(labeled["label_source"] == "repaired").to_numpy(),
         label_weights=np.stack(labeled["label_weight_by_fold"].tolist()).astype(np.float64).T,
         labeled_std=labeled["dropout_std"].to_numpy(dtype=np.float64),

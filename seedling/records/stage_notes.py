@@ -123,15 +123,33 @@ class NotEstimated(RecordPart):
     not_estimated: str
 
 
+class ReviewNotes(RecordPart):
+    """What validate took from the review log.
+
+    decisions: kind → rows; changed_labels: rows whose label was replaced by another one; changed_test_rows: rows of the
+    test split whose label or use changed; vanished: decided rows that the data no longer has; disagreements: rows about
+    which reviewers differ; damaged_lines, edited_lines: of the log.
+    """
+
+    decisions: dict[str, int]
+    changed_labels: int
+    changed_test_rows: int
+    vanished: int
+    disagreements: int
+    damaged_lines: int
+    edited_lines: int
+
+
 class ValidateNotes(StageNotes):
     """What validate changed and flagged.
 
     merged_spellings: changed spelling of a label → new spelling; carved_test_rows: rows that became the test split;
     quality: code → flagged rows; usual_quality_codes: the same for codes too common to be defects; label_issues: None
-    only in manifests that validate did not write; fixed_camera: images not treated as near-duplicates.
+    only in manifests that validate did not write; fixed_camera: images not treated as near-duplicates; reviews: None
+    without reviews.
     """
 
-    OPTIONAL = frozenset({"label_issues", "fixed_camera"})
+    OPTIONAL = frozenset({"label_issues", "fixed_camera", "reviews"})
 
     merged_spellings: dict[str, str] = Field(default_factory=dict)
     carved_test_rows: int = 0
@@ -139,6 +157,7 @@ class ValidateNotes(StageNotes):
     usual_quality_codes: dict[str, int] = Field(default_factory=dict)
     label_issues: LabelIssueEstimate | NotEstimated | None = None
     fixed_camera: int = 0
+    reviews: ReviewNotes | None = None
 
     @property
     def estimated_issues(self) -> LabelIssueEstimate | None:

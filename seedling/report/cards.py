@@ -14,6 +14,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from seedling.dataset.generation import SPLITS, payloads, read, read_manifest
+from seedling.dataset.schema import HUMAN_SOURCES
 from seedling.errors import InputError, MissingGeneration
 from seedling.evaluate import read_decisions
 from seedling.files.own_folders import check_own_folders
@@ -157,7 +158,7 @@ def _split_table(rows: pd.DataFrame) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for split, of_split in rows.groupby("split", sort=False):
         is_generated = of_split["stage"].isin(["augment", "synthesize"])
-        is_human = (of_split["label_source"] == "human") & ~is_generated
+        is_human = of_split["label_source"].isin(HUMAN_SOURCES) & ~is_generated
         is_unlabeled = of_split["label"].isna() & ~is_generated
         is_automatic = ~is_human & ~is_unlabeled & ~is_generated
         counts = [len(of_split), *(mask.sum() for mask in (is_human, is_automatic, is_generated, is_unlabeled))]

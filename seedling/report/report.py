@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from seedling.dataset.generation import digest, payloads, read, read_manifest, read_rejected, stage_of
+from seedling.dataset.schema import is_human_label
 from seedling.errors import MissingGeneration
 from seedling.evaluate import read_decisions
 from seedling.evaluate.plots import read_losses
@@ -336,10 +337,10 @@ def _subject(workspace: Path, evaluation: EvaluationRecord) -> Subject:
         never_predicted=tuple(never_predicted(evaluation.per_class)),
         few_labels=few_labels_phrase(classes_with_few_labels(training_labels(manifest))),
         labeled=sum(labels_by_source.values()),
-        unchecked=sum(labels for source, labels in labels_by_source.items() if source != "human"),
+        unchecked=sum(labels for source, labels in labels_by_source.items() if not is_human_label(source)),
         sources=tuple(
             (_source_in_words(source), labels)
-            for source, labels in sorted(labels_by_source.items(), key=lambda item: item[0] != "human")
+            for source, labels in sorted(labels_by_source.items(), key=lambda item: not is_human_label(item[0]))
         ),
         pseudo_labeled=round_manifest.pseudo_labeled,
         learners=vote(model),
@@ -347,8 +348,8 @@ def _subject(workspace: Path, evaluation: EvaluationRecord) -> Subject:
 
 
 def _source_in_words(label_source: str) -> str:
-    if label_source == "human":
-        return "by people"
+    if is_human_label(label_source):
+        return "by people" if label_source == "human" else "in reviews"
     return f"by rules ({label_source[5:]})" if label_source.startswith("weak:") else f"by models ({label_source})"
 
 

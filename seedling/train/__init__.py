@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from seedling.config.params import NOTHING, TrainParams, WorkspaceConfig
 from seedling.dataset.class_indices import class_indices
 from seedling.dataset.generation import PayloadReader, read, read_manifest
+from seedling.dataset.schema import HUMAN_SOURCES
 from seedling.dataset.training_rows import TrainingRows, mixed_in_rows, training_rows
 from seedling.features.classical import FeatureMaker
 from seedling.features.encoder_handle import EncoderHandle
@@ -352,7 +353,7 @@ def _evaluation_rows(frame: pd.DataFrame, classes: list[str], params: TrainParam
     """
     labeled = (frame["split"] == "train").to_numpy()
     held_out = (frame["fold"].notna() & (frame["label_source"] != "repaired")).to_numpy() | ~labeled
-    held_out_by_humans = (frame["label_source"] == "human").to_numpy() & held_out
+    held_out_by_humans = frame["label_source"].isin(HUMAN_SOURCES).to_numpy() & held_out
     chosen = held_out_by_humans if held_out_by_humans.any() else held_out
     evaluated = frame[chosen | ~labeled]
     truth = class_indices(evaluated["label"], classes)

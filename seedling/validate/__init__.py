@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, read_manifest, stream
+from seedling.dataset.schema import is_human_label
 from seedling.errors import InputError
 from seedling.features.classical import FeatureMaker
 from seedling.features.image_cache import ImageCache
@@ -27,11 +28,13 @@ from seedling.media.image_signals import THUMBNAIL_SIDE
 from seedling.models.saving import make_features
 from seedling.progress import Progress, silent
 from seedling.records.stage_notes import ValidateNotes
+from seedling.review.decisions import read_decisions
 from seedling.validate.checks import CheckedRow, check_row
 from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from seedling.validate.fixed_camera import scenes, without_scenes
 from seedling.validate.label_checks import check_labels
 from seedling.validate.quality_flags import quality
+from seedling.validate.reviews import apply_decisions
 from seedling.validate.splits import assign_folds, carve_test
 
 METRIC_FIELDS: dict[str, list[pa.Field[Any]]] = {
@@ -65,12 +68,13 @@ SPLIT_PRIORITY = {"test": 0, "validation": 1, "train": 2, "pool": 3, "out_of_sco
 CHECK_BATCH_ROWS = 256
 
 
-def validate(
+def validate(  # noqa: PLR0913  (the inputs of the stage, each by its name)
     params: ValidateParams,
     config: WorkspaceConfig,
     *,
     collected: Path,
     output: Path,
+    reviews: Path | None = None,
     features: FeatureMaker | None = None,
     image_cache: ImageCache | None = None,
     progress: Progress = silent,
@@ -79,6 +83,7 @@ def validate(
 
     Each row has its label, split, fold and group, its quality metrics, and the probability of a label error.
 
+    reviews: the folder of the review log, None without one.
     features: computes the features for the label checks, not fitted yet; None: the features without an encoder.
     image_cache: what scrape measured on each image; None: all images are decoded again.
 
@@ -86,6 +91,7 @@ def validate(
     """
     rows_in = read_manifest(collected).rows.kept
     checked_rows = _check_rows(collected, params, config, image_cache, progress)
+    review_notes = None if reviews is None else apply_decisions(checked_rows, read_decisions(reviews))
     spellings = merge_spellings(checked_rows) if params.merge_case else {}
     has_groups = any(checked.row.group is not None for checked in checked_rows)
     reject_copies(checked_rows)
@@ -108,6 +114,7 @@ def validate(
             usual_quality_codes=usual,
             label_issues=label_issues,
             fixed_camera=scene_rows,
+            reviews=review_notes,
         )
         writer.close(rows_in=rows_in, classes=classes, notes=notes)
 
@@ -188,7 +195,7 @@ def reject_copies(checked_rows: list[CheckedRow]) -> None:
         copies_by_id[checked.row.id].append(checked)
     for copies in copies_by_id.values():
         candidates = [checked for checked in copies if checked.row.split != "mixin"] or copies
-        by_hand = [checked for checked in candidates if checked.row.label_source == "human"]
+        by_hand = [checked for checked in candidates if is_human_label(checked.row.label_source)]
         voters = by_hand or [checked for checked in candidates if checked.row.label]
         if len({checked.row.label for checked in voters}) > 1:
             for checked in candidates:
@@ -199,7 +206,7 @@ def reject_copies(checked_rows: list[CheckedRow]) -> None:
 
 
 def _copy_priority(checked: CheckedRow) -> tuple[int, bool]:
-    return SPLIT_PRIORITY[checked.row.split], checked.row.label_source != "human"
+    return SPLIT_PRIORITY[checked.row.split], not is_human_label(checked.row.label_source)
 
 
 def group_near_duplicates(checked_rows: list[CheckedRow], params: ValidateParams, config: WorkspaceConfig) -> int:
@@ -347,7 +354,7 @@ def carve_test_rows(checked_rows: list[CheckedRow], params: ValidateParams, seed
     if params.test_share == 0 or any(checked.row.split == "test" for checked in usable(checked_rows)):
         return 0
     training = [checked for checked in usable(checked_rows) if checked.row.split == "train"]
-    labeled = [checked for checked in training if checked.row.label_source == "human"]
+    labeled = [checked for checked in training if is_human_label(checked.row.label_source)]
     labels, groups = [str(checked.row.label) for checked in labeled], [str(checked.row.group) for checked in labeled]
     by_source = {str(checked.row.group) for checked in labeled if checked.near_group != checked.row.group}
     chosen = carve_test(labels, groups, params.test_share, seed, max(2, params.min_class_rows), by_source)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.class_indices import class_indices
 from seedling.dataset.generation import PayloadReader
+from seedling.dataset.schema import REVIEW_SOURCE
 from seedling.features.classical import FeatureMaker, Inputs
 from seedling.features.distances import distances
 from seedling.label_quality.label_issues import CannotEvaluateLabels, LabelIssues, find_label_issues
@@ -101,6 +102,8 @@ def _check_training_labels(
         fold = np.array([checked.row.fold for checked in evaluated], dtype=np.int64)
         weights = np.array([checked.row.weight for checked in evaluated], dtype=np.float64)
         issues = find_label_issues(inputs.take(row_numbers), labels, fold, weights, len(classes))
+        is_reviewed = np.array([checked.row.label_source == REVIEW_SOURCE for checked in evaluated], dtype=bool)
+        issues = replace(issues, flagged=issues.flagged & ~is_reviewed)  # a person has confirmed these labels
     except CannotEvaluateLabels as error:
         return NotEstimated(not_estimated=str(error))
     _note_label_issues(evaluated, issues, classes)

@@ -37,7 +37,7 @@ from seedling.runner import check_inputs, gate_changed, run_stage
 from seedling.versioning.cache_repair import recommit_whole_outputs, renew_links
 from seedling.versioning.data_tracking import add_settled, pointer_was_pulled, state_ignored
 from seedling.versioning.experiments import save_experiment
-from seedling.versioning.pinned import PinnedData, PinnedParams
+from seedling.versioning.pinned import PinnedData, PinnedParams, PinnedReviews
 from seedling.versioning.repository import explained_errors, open_repository, replaced_lock, working_in
 from seedling.versioning.snapshot import OPTIONAL_FILES, REQUIRED_FILES, Snapshot, copy_inputs, list_data
 from seedling.versioning.tracked_files import drop_stale_locks
@@ -48,6 +48,7 @@ from seedling.workspace import (
     DVC_YAML,
     GATES_FILE,
     PARAMS_FILE,
+    REVIEWS,
     TEST_EVALUATIONS,
     Workspace,
 )
@@ -287,6 +288,8 @@ class Ledger:
         for position, dependency in enumerate(stage.deps):
             if dependency.def_path == DATA:
                 stage.deps[position] = PinnedData(dependency, self._pointer)
+            elif dependency.def_path == REVIEWS:
+                stage.deps[position] = PinnedReviews(dependency, Workspace(self.snapshot.folder).reviews)
             elif dependency.def_path in {PARAMS_FILE, GATES_FILE}:
                 stage.deps[position] = PinnedParams(dependency, self.snapshot.folder / dependency.def_path)
         return stage
@@ -300,6 +303,8 @@ class Ledger:
         files = {name: self.snapshot.folder / name for name in SNAPSHOT_FILES}
         for path in (DVC_LOCK, TEST_EVALUATIONS):
             files[path] = self.workspace / path
+        for file in Workspace(self.snapshot.folder).reviews.iterdir():
+            files[f"{REVIEWS}/{file.name}"] = file
         return save_experiment(self.workspace, name, {name: file for name, file in files.items() if file.is_file()})
 
     def states(self) -> dict[str, str]:

@@ -31,6 +31,30 @@ class PinnedData(Dependency):  # type: ignore[misc]  # DVC has no type annotatio
         self.meta, self.hash_info = self._pointer.meta, self._pointer.hash_info
 
 
+class PinnedReviews(Dependency):  # type: ignore[misc]  # DVC has no type annotations
+    """reviews/ as in the run's snapshot, regardless of answers that reviewers add during the run."""
+
+    def __init__(self, dependency: Dependency, copy: Path) -> None:
+        """copy: the copy of the folder in the snapshot."""
+        super().__init__(dependency.stage, dependency.fs_path)
+        self.meta, self.hash_info = dependency.meta, dependency.hash_info
+        self._copy = Dependency(dependency.stage, str(copy))
+
+    @property
+    def exists(self) -> bool:
+        """Always true, since the snapshot has a copy."""
+        return True
+
+    def get_hash(self) -> Any:
+        """Return the hash of the copy, which does not depend on the path of the folder."""
+        return self._copy.get_hash()
+
+    def save(self) -> None:
+        """Record the copy's hash as the hash of the reviews that the stage read."""
+        self._copy.save()
+        self.meta, self.hash_info = self._copy.meta, self._copy.hash_info
+
+
 class PinnedParams(ParamsDependency):  # type: ignore[misc]  # DVC has no type annotations
     """A params file as in the run's snapshot, regardless of later changes in the workspace."""
 

@@ -1,4 +1,4 @@
-"""The snapshot of a run's inputs at its start: params.yaml, gates.yaml, expectations.py, dvc.yaml, the digest of data/.
+"""The snapshot of a run's inputs at its start: params.yaml, gates.yaml, expectations.py, dvc.yaml, reviews/, data/.
 
 A run reads its snapshot instead of the workspace's own files, so changes during a run take effect in the next run. The
 files of data/ are linked from DVC's cache into the snapshot only when a stage reads them.
@@ -16,7 +16,17 @@ from pathlib import Path
 from seedling.errors import InputError
 from seedling.files.data_files import NOT_REGULAR, OUTSIDE, fault_of
 from seedling.files.ignored_files import LEFT_OUT_BY_DVC, is_utf8
-from seedling.workspace import DATA_POINTER, DVC_IGNORE, DVC_YAML, EXPECTATIONS_FILE, GATES_FILE, PARAMS_FILE, Workspace
+from seedling.files.review_folder import create_review_folder
+from seedling.workspace import (
+    DATA_POINTER,
+    DVC_IGNORE,
+    DVC_YAML,
+    EXPECTATIONS_FILE,
+    GATES_FILE,
+    PARAMS_FILE,
+    REVIEWS,
+    Workspace,
+)
 
 REQUIRED_FILES = (PARAMS_FILE, GATES_FILE, DVC_YAML, DATA_POINTER)
 OPTIONAL_FILES = (EXPECTATIONS_FILE,)
@@ -41,12 +51,14 @@ class Snapshot:
         return Workspace(self.workspace).snapshot
 
     def changed_files(self) -> list[str]:
-        """Return the names of the copied files that differ from the workspace's own files."""
-        return [
+        """Return the names of the copied files and folders that differ from the workspace's own."""
+        changed = [
             name
             for name in (*REQUIRED_FILES, *OPTIONAL_FILES)
             if _content(self.folder / name) != _content(self.workspace / name)
         ]
+        copies, reviews = Workspace(self.folder).reviews, Workspace(self.workspace).reviews
+        return changed if _review_files(copies) == _review_files(reviews) else [*changed, f"{REVIEWS}/"]
 
     def link_data(self, files: Iterable[tuple[str, Path]]) -> None:
         """Fill the snapshot's data/ with hard links to the files in DVC's cache, or with copies if links fail.
@@ -85,6 +97,7 @@ def copy_inputs(workspace: Path, data_digest: str, listing: Listing) -> Snapshot
     snapshot.folder.mkdir(parents=True, exist_ok=True)
     for name in REQUIRED_FILES:
         (snapshot.folder / name).write_bytes((workspace / name).read_bytes())
+    _copy_reviews(Workspace(workspace).reviews, Workspace(snapshot.folder).reviews)
     for name in OPTIONAL_FILES:
         content = _content(workspace / name)
         if content is None:
@@ -92,6 +105,21 @@ def copy_inputs(workspace: Path, data_digest: str, listing: Listing) -> Snapshot
         else:
             (snapshot.folder / name).write_bytes(content)
     return snapshot
+
+
+def _copy_reviews(reviews: Path, copies: Path) -> None:
+    """Copy the review log. Reviewers may add lines at the same time: each copy is a file as it was at one moment."""
+    create_review_folder(reviews)
+    shutil.rmtree(copies, ignore_errors=True)
+    copies.mkdir()
+    for name, content in _review_files(reviews).items():
+        (copies / name).write_bytes(content)
+
+
+def _review_files(reviews: Path) -> dict[str, bytes]:
+    """The content of each file, without links, which could lead out of the workspace."""
+    files = sorted(path for path in reviews.glob("*") if path.is_file() and not path.is_symlink())
+    return {file.name: file.read_bytes() for file in files}
 
 
 @dataclass(frozen=True)

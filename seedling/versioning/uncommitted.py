@@ -18,10 +18,11 @@ from seedling.workspace import (
     NOT_COPIED,
     PARAMS_FILE,
     PREFECT_FILE,
+    REVIEWS,
     TEST_EVALUATIONS,
 )
 
-RECORD_FILES = (  # describe a run: its inputs, its outputs, and the log of test-set evaluations
+RECORD_FILES = (  # describe a run: its inputs, its outputs, and the logs of test-set evaluations and of reviewers
     PARAMS_FILE,
     GATES_FILE,
     EXPECTATIONS_FILE,
@@ -30,6 +31,7 @@ RECORD_FILES = (  # describe a run: its inputs, its outputs, and the log of test
     DATA_POINTER,
     DVC_LOCK,
     TEST_EVALUATIONS,
+    REVIEWS,
     GIT_IGNORE,
     DVC_IGNORE,
     NOT_COPIED,
@@ -37,13 +39,14 @@ RECORD_FILES = (  # describe a run: its inputs, its outputs, and the log of test
 
 
 def uncommitted_files(workspace: Path) -> list[str]:
-    """The files in RECORD_FILES that are new, changed or deleted; empty if the workspace is not in a git repository."""
+    """The entries of RECORD_FILES that are new, changed or deleted; empty if there is no git repository."""
     try:
         status = git(workspace, "status", "--porcelain", "-z", "--no-renames", "--", *RECORD_FILES)
         prefix = git(workspace, "rev-parse", "--show-prefix").strip()
     except (SeedlingError, OSError):
         return []
     changed = {entry[3:].removeprefix(prefix) for entry in status.split("\0") if entry}
+    changed |= {path.partition("/")[0] for path in changed}  # files of reviews/
     return [name for name in RECORD_FILES if name in changed]
 
 

@@ -1,0 +1,276 @@
+"""Ranks the rows in the background: features, heads refitted on the answers so far, and the order of the queue.
+
+Until the features of the rows are computed, and for the rows that are not among the drawn candidates, the order follows
+from the probabilities of the last run alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seedling.config.params import Params
+from seedling.dataset.class_indices import index_by_class
+from seedling.dataset.generation import PayloadReader
+from seedling.features.classical import dense
+from seedling.features.encoder_handle import encoder_of
+from seedling.files.reading import read_json
+from seedling.files.writing import write_json
+from seedling.models.model import single_threaded
+from seedling.models.saving import make_features
+from seedling.progress import Progress, silent
+from seedling.review.decisions import Decisions
+from seedling.review.orders import RankingInput, rank
+from seedling.review.refit import Refit, refit
+from seedling.review.rows import ReviewRows
+from seedling.stats.randomness import derived_seed
+from seedling.workspace import Workspace
+
+MAX_CANDIDATES = 20_000  # rows whose features are computed; the others keep the order of their probabilities
+MAX_LABELED = 5_000  # labeled rows that the heads are fitted on
+HISTORY_FILE = "accuracy.json"
+
+
+def uncertainty(rows: ReviewRows, order: str, seed: int) -> NDArray[np.float32]:
+    """(n,): how early a row is asked by what is known without features, larger is earlier.
+
+    label_issues: p_label_error, below 0 for rows without a label. entropy: −Σ p log p. newest: the number of the row.
+    random, coreset, clusters: random numbers. Otherwise p_label_error for labeled rows and 1 − (p₁ − p₂) for others.
+    """
+    n_rows = len(rows)
+    draws = np.random.default_rng(derived_seed(seed, "review order", order) % 2**63).random(n_rows, dtype=np.float32)
+    if order == "newest":
+        return np.arange(n_rows, dtype=np.float32)
+    if order in {"random", "coreset", "clusters"}:
+        return draws
+    errors = np.nan_to_num(rows.p_label_error, nan=-1.0)
+    if order == "label_issues":
+        return errors
+    scores = np.empty(n_rows, dtype=np.float32)
+    for start in range(0, n_rows, MAX_CANDIDATES):
+        block = np.asarray(rows.probabilities[start : start + MAX_CANDIDATES], dtype=np.float32)
+        if order == "entropy":
+            scores[start : start + len(block)] = -(block * np.log(np.maximum(block, 1e-12))).sum(axis=1)
+        else:
+            ordered = np.partition(block, -2, axis=1)
+            scores[start : start + len(block)] = 1 - (ordered[:, -1] - ordered[:, -2])
+    is_unknown = np.isnan(scores)
+    scores[is_unknown] = draws[is_unknown]
+    return scores if order == "entropy" else np.where(errors >= 0, errors, scores)
+
+
+def quick_ranking(rows: ReviewRows, order: str, positions: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
+    """Order the positions without features; of near-duplicates, all but the first come last."""
+    ordered = positions[np.argsort(-uncertainty(rows, order, seed)[positions], kind="stable")]
+    first_of_group = np.zeros(len(ordered), dtype=bool)
+    first_of_group[np.unique(rows.groups[ordered], return_index=True)[1]] = True
+    return np.concatenate([ordered[first_of_group], ordered[~first_of_group]])
+
+
+@dataclass
+class AccuracyHistory:
+    """The cross-validated accuracy of each refit, which the page draws. points: (answers, accuracy, low, high)."""
+
+    path: Path
+    points: list[tuple[int, float, float, float]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, workspace: Path) -> AccuracyHistory:
+        """Read the points of earlier sessions."""
+        path = Workspace(workspace).review_folder / HISTORY_FILE
+        try:
+            return cls(path, [(int(point[0]), *map(float, point[1:4])) for point in read_json(path)])  # type: ignore[misc]
+        except (OSError, ValueError, TypeError, IndexError):
+            return cls(path)
+
+    def add(self, answers: int, accuracy: tuple[float, float, float]) -> None:
+        """Add a point and write the file."""
+        self.points.append((answers, *accuracy))
+        write_json(self.path, self.points)
+
+
+class BackgroundRanker:
+    """Computes features once, refits the heads after each `refit_after` answers, and ranks again, on its own thread.
+
+    publish: called with the rows, the positions in their new order, and the refit; None without enough labels.
+    """
+
+    def __init__(
+        self,
+        workspace: Path,
+        params: Params,
+        publish: Callable[[str, NDArray[np.intp], ReviewRows, Refit | None], None],
+    ) -> None:
+        self.workspace, self.params, self._publish = workspace, params, publish
+        self.history = AccuracyHistory.of(workspace)
+        self.refitting = False
+        self.error: str | None = None
+        self.latest: Refit | None = None
+        self.features: dict[str, NDArray[np.float32]] = {}
+        self.reviewed_ids: list[str] = []
+        self.reviewed_labels: list[str] = []
+        self._maker: Any = None
+        self._vocabulary: NDArray[np.float32] | None = None
+        self._wake, self._is_closed = threading.Event(), False
+        self._task: tuple[ReviewRows, str, NDArray[np.intp], Decisions, int] | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="review ranking", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def request(
+        self, rows: ReviewRows, order: str, positions: NDArray[np.intp], decisions: Decisions, answers: int
+    ) -> None:
+        """Rank these positions next; a request that has not started yet is replaced."""
+        with self._lock:
+            self._task = rows, order, positions, decisions, answers
+        self._wake.set()
+
+    def close(self) -> None:
+        """Stop after the present ranking."""
+        self._is_closed = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def _work(self) -> None:
+        while not self._is_closed:
+            self._wake.wait()
+            self._wake.clear()
+            with self._lock:
+                task, self._task = self._task, None
+            if task is None or self._is_closed:
+                continue
+            self.refitting = True
+            try:
+                with single_threaded():
+                    self.rank_now(*task)
+                self.error = None
+            except Exception as error:  # noqa: BLE001  (the queue goes on with the order that it has; the page says why)
+                self.error = f"{type(error).__name__}: {error}"
+            finally:
+                self.refitting = False
+
+    def rank_now(
+        self, rows: ReviewRows, order: str, positions: NDArray[np.intp], decisions: Decisions, answers: int
+    ) -> None:
+        """Compute missing features, refit, rank, and publish."""
+        seed = self.params.seed
+        candidates = self._candidates(rows, order, positions)
+        reviewed, labels = self._reviewed(rows, decisions)
+        self.compute_features(rows, np.union1d(candidates, reviewed))
+        features = self.features_of(rows, candidates)
+        reviewed_features = self.features_of(rows, reviewed)
+        refitted = self._refit(features, reviewed_features, labels, len(rows.classes))
+        probabilities = np.asarray(rows.probabilities[candidates], dtype=np.float32)
+        if refitted is not None:
+            is_new = np.isnan(probabilities[:, 0]) | (answers > 0)
+            probabilities = np.where(is_new[:, None], refitted.probabilities, probabilities)
+            if answers and refitted.accuracy is not None:
+                self.history.add(answers, refitted.accuracy)
+        ranked = rank(
+            order,
+            RankingInput(
+                features=features,
+                probabilities=probabilities,
+                labels=_label_numbers(rows, candidates),
+                p_label_error=rows.p_label_error[candidates],
+                groups=rows.groups[candidates],
+                newest_first=(candidates.max(initial=0) - candidates).astype(np.int64),
+                reviewed_features=reviewed_features,
+                reviewed_labels=labels,
+                committee=None if refitted is None else refitted.committee,
+            ),
+            len(candidates),
+            seed,
+        )
+        ordered = candidates[ranked]
+        others = np.setdiff1d(positions, ordered)
+        self.latest = refitted
+        self._publish(order, np.concatenate([ordered, quick_ranking(rows, order, others, seed)]), rows, refitted)
+
+    def _candidates(self, rows: ReviewRows, order: str, positions: NDArray[np.intp]) -> NDArray[np.intp]:
+        """At most MAX_CANDIDATES positions: half of them the first without features, half of them at random."""
+        if len(positions) <= MAX_CANDIDATES:
+            return positions
+        half = MAX_CANDIDATES // 2
+        by_scores = quick_ranking(rows, order, positions, self.params.seed)
+        rng = np.random.default_rng(derived_seed(self.params.seed, "review candidates") % 2**63)
+        return np.sort(np.concatenate([by_scores[:half], rng.choice(by_scores[half:], half, replace=False)]))
+
+    def _reviewed(self, rows: ReviewRows, decisions: Decisions) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Positions and class numbers of rows with a label from a person, of which reviewed ones come first."""
+        class_to_index = index_by_class(rows.classes)
+        label_of: dict[int, int] = {}
+        for row_id, decision in decisions.by_row.items():
+            position = rows.ids.position(row_id)
+            if position is not None and rows.split[position] != "test" and decision.label in class_to_index:
+                label_of[position] = class_to_index[decision.label]
+        labeled = np.flatnonzero(rows.split == "train")
+        if len(labeled) > MAX_LABELED:
+            rng = np.random.default_rng(derived_seed(self.params.seed, "review labels") % 2**63)
+            labeled = np.sort(rng.choice(labeled, MAX_LABELED, replace=False))
+        decided = {rows.ids.position(row_id) for row_id in decisions.by_row}
+        for position in labeled.tolist():
+            label = rows.labels[position]
+            if label in class_to_index and position not in decided:
+                label_of[position] = class_to_index[label]
+        positions = np.array(list(label_of), dtype=np.intp)
+        self.reviewed_ids = [rows.ids[position] for position in label_of]
+        self.reviewed_labels = [rows.classes[label] for label in label_of.values()]
+        return positions, np.array(list(label_of.values()), dtype=np.int64)
+
+    def compute_features(self, rows: ReviewRows, positions: NDArray[np.intp], progress: Progress = silent) -> None:
+        """Compute the features of the rows that have none, with the workspace's encoder or without one."""
+        missing = [row_id for position in positions if (row_id := rows.ids[int(position)]) not in self.features]
+        if not missing:
+            return
+        config = self.params.config
+        fits = self._maker is None
+        if fits:
+            encoder = encoder_of(self.params, self.workspace)
+            self._maker = make_features(encoder, None, config, Workspace(self.workspace).feature_cache)
+        read = PayloadReader.of(Workspace(self.workspace).generation("scrape"))
+        inputs = self._maker.of_rows(missing, read, fit=fits, progress=progress)
+        values = dense(inputs.features)
+        norms = np.linalg.norm(values, axis=1, keepdims=True)
+        for row_id, vector in zip(missing, values / np.maximum(norms, 1e-9), strict=True):
+            self.features[row_id] = vector.astype(np.float32)
+
+    def features_of(self, rows: ReviewRows, positions: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(n, d): the features of rows whose features are computed, of length 1."""
+        vectors = [self.features[rows.ids[int(position)]] for position in positions]
+        width = len(next(iter(self.features.values()))) if self.features else 0
+        return np.stack(vectors) if vectors else np.zeros((0, width), dtype=np.float32)
+
+    def _refit(
+        self,
+        features: NDArray[np.float32],
+        reviewed_features: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        n_classes: int,
+    ) -> Refit | None:
+        if len(np.unique(labels)) < 2:
+            return None
+        weights = np.ones(len(labels))
+        return refit(reviewed_features, labels, weights, n_classes, features, self.params.seed)
+
+    def seconds_since(self, start: float) -> float:
+        """Seconds since a time of `time.monotonic`."""
+        return time.monotonic() - start
+
+
+def _label_numbers(rows: ReviewRows, positions: Sequence[int] | NDArray[np.intp]) -> NDArray[np.int64]:
+    """(n,): class numbers of the rows' labels, -1 for rows without one."""
+    class_to_index = index_by_class(rows.classes)
+    labels = (rows.labels[int(position)] for position in positions)
+    return np.array([class_to_index.get(label, -1) if label else -1 for label in labels], dtype=np.int64)

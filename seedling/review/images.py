@@ -1,0 +1,56 @@
+"""Images for the review page: decoded, reduced and encoded again, so that the browser never gets a stranger's file."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from seedling.dataset.generation import PayloadReader
+from seedling.media import images
+from seedling.workspace import Workspace
+
+THUMBNAIL_SIDE, SCREEN_SIDE, MAX_SIDE = 256, 1_600, 4_096  # pixels of the longer side
+MAX_LOSSLESS_SIDE = 256  # smaller images are sent as PNG, whose pixels are exact
+JPEG_QUALITY = 85
+MAX_CACHE_BYTES = 64 * 2**20
+
+
+class ReviewImages:
+    """Gives the images of rows in a size for the screen, and keeps the latest ones."""
+
+    def __init__(self, workspace: Path, max_megapixels: float) -> None:
+        self._read = PayloadReader.of(Workspace(workspace).generation("scrape"))
+        self._max_megapixels = max_megapixels
+        self._cache: OrderedDict[tuple[str, int], tuple[bytes, str]] = OrderedDict()
+        self._cached_bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, row_id: str, side: int) -> tuple[bytes, str]:
+        """Return the encoded image and its media type. side: maximum pixels of the longer side, 0 for the largest.
+
+        Raises Undecodable for a damaged or too large image, and a SeedlingError if the row's image is not there.
+        """
+        longest = MAX_SIDE if side <= 0 else min(side, MAX_SIDE)
+        with self._lock:
+            if (row_id, longest) in self._cache:
+                self._cache.move_to_end((row_id, longest))
+                return self._cache[row_id, longest]
+        (_, payload), *_ = self._read([row_id])
+        pixels = images.shrunk(images.decode(bytes(payload), self._max_megapixels), longest)  # type: ignore[arg-type]
+        if max(pixels.shape[:2]) <= MAX_LOSSLESS_SIDE:
+            encoded, media_type = images.encode(pixels), "image/png"
+        else:
+            encoded, media_type = images.compressed(pixels, JPEG_QUALITY), "image/jpeg"
+        self._keep((row_id, longest), encoded, media_type)
+        return encoded, media_type
+
+    def _keep(self, key: tuple[str, int], encoded: bytes, media_type: str) -> None:
+        with self._lock:
+            if key in self._cache:
+                return
+            self._cache[key] = encoded, media_type
+            self._cached_bytes += len(encoded)
+            while self._cached_bytes > MAX_CACHE_BYTES:
+                _, (oldest, _) = self._cache.popitem(last=False)
+                self._cached_bytes -= len(oldest)

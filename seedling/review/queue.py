@@ -1,0 +1,406 @@
+"""The review queue: which rows a reviewer gets next, and what happens with the answers.
+
+The rows are ranked in the background (background.py). A new ranking affects only rows that are sent later: a row on the
+screen never changes. All methods may be called by several threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seedling.config.params import Params
+from seedling.review.decisions import Decisions, active_answers, decide
+from seedling.review.leases import Lease, LeaseBook
+from seedling.review.log import ReviewLog
+from seedling.review.questions import RandomSample, Shares, purpose_of
+from seedling.review.records import Answer, ClassChange, Purpose, Question, Undo
+from seedling.review.rows import ReviewRows, read_review_rows
+from seedling.workspace import Workspace
+
+GRID_ROWS = 36
+MAX_DUPLICATES = 12
+MAX_ITEMS_PER_REQUEST = 100
+LEASE_FILE = "leases.json"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The rows in the order in which they are asked. positions: into the rows; version: rises with each ranking."""
+
+    order: str
+    positions: NDArray[np.intp]
+    version: int = 0
+
+
+@dataclass
+class ReviewerState:
+    """What a reviewer has answered. questions: the number of rows that the reviewer got, for the draw of purposes."""
+
+    answered: set[str] = field(default_factory=set)
+    skipped: list[str] = field(default_factory=list)
+    questions: int = 0
+
+
+@dataclass(frozen=True)
+class AnswerFromPage:
+    """An answer as the page sends it; the queue adds what the lease says. id: made by the page."""
+
+    id: str
+    row_id: str
+    question: Question
+    answer: str
+    label: str | None = None
+    asked_label: str | None = None
+    suggestion_shown: bool = False
+    shown_at: int = 0
+    answered_at: int = 0
+    milliseconds: int = 0
+    note: str | None = None
+    batch: str | None = None
+
+
+class ReviewQueue:
+    """Gives rows to reviewers and stores their answers.
+
+    rank: called with the rows, the order and the positions that can be asked; returns these positions in the order in
+    which they are asked. split: `train` for labeled training rows and the pool, `test` for the test split.
+    """
+
+    def __init__(
+        self,
+        workspace: Path,
+        params: Params,
+        rank: Callable[[ReviewRows, str, NDArray[np.intp]], NDArray[np.intp]],
+        *,
+        split: str = "train",
+        answered: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.workspace, self.params, self.split = workspace, params, split
+        self.log = ReviewLog(workspace)
+        self.shares = Shares.of(params.review) if split == "train" else Shares(0, 0, 0, 0)
+        self._rank, self._on_answers = rank, answered
+        self._lock = threading.RLock()
+        self.leases = LeaseBook(Workspace(workspace).review_folder / LEASE_FILE)
+        self.version = 0
+        self.load()
+
+    def load(self) -> None:
+        """Read the log and the rows again, for example after a run has written new ones."""
+        decisions = decide(self.log.all_files())
+        rows = read_review_rows(self.workspace, decisions.classes, self.params.review.classes)
+        states: dict[str, ReviewerState] = defaultdict(ReviewerState)
+        answered_by: dict[str, set[str]] = defaultdict(set)
+        for answer in decisions.answers:
+            states[answer.reviewer].questions += 1
+            if answer.answer not in {"skip", "flag"}:
+                states[answer.reviewer].answered.add(answer.row_id)
+                answered_by[answer.row_id].add(answer.reviewer)
+        randomly_asked = {answer.row_id for answer in decisions.answers if answer.purpose == "random"}
+        splits = ("test",) if self.split == "test" else ("train", "pool")
+        is_asked = np.isin(rows.split, splits)
+        decided = rows.ids.positions(sorted(decisions.by_row))
+        is_asked[decided[decided >= 0]] = False
+        with self._lock:
+            self.rows, self.decisions, self._is_asked = rows, decisions, is_asked
+            self._states, self._answered_by, self._randomly_asked = states, answered_by, randomly_asked
+            self._rankings: dict[str, Ranking] = {}
+            self._sample: Iterator[int] = iter(RandomSample(rows, self.params.seed))
+            self.version += 1
+
+    def next_leases(
+        self, reviewer: str, mode: Question, order: str, count: int, skip: Iterable[str] = ()
+    ) -> list[Lease]:
+        """Lease rows to the reviewer: first those that were sent before and not answered, then new ones.
+
+        skip: ids of rows that the page already has.
+        """
+        on_page = set(skip)
+        with self._lock:
+            count = min(count, MAX_ITEMS_PER_REQUEST)
+            answered = self._states[reviewer].answered
+            leases = [
+                lease
+                for lease in self.leases.held_by(reviewer)
+                if lease.question == mode and lease.row_id not in on_page and lease.row_id not in answered
+            ][:count]
+            taken = on_page | {lease.row_id for lease in leases}
+            if mode in {"verify", "label"}:
+                while len(leases) < count and (lease := self._next_row(reviewer, mode, order, taken)) is not None:
+                    leases.append(lease)
+                    taken.add(lease.row_id)
+            elif not leases:
+                leases = self._grid(reviewer, taken) if mode == "grid" else self._duplicates(reviewer, taken)
+            until = self.leases.until()
+            leases = [lease.model_copy(update={"until": until}) for lease in leases]
+            self.leases.give(leases)
+            return leases
+
+    def lease_row(self, reviewer: str, row_id: str, mode: Question = "label") -> Lease | None:
+        """Lease this row, for a link from the report; None if there is no such row."""
+        with self._lock:
+            position = self.rows.ids.position(row_id)
+            if position is None:
+                return None
+            lease = self.leases.of(reviewer, row_id) or self._lease(reviewer, position, mode, "queue", "link", 0)
+            self.leases.give([lease])
+            return lease
+
+    def _next_row(self, reviewer: str, mode: Question, order: str, taken: set[str]) -> Lease | None:
+        state = self._states[reviewer]
+        purpose = purpose_of(self.shares, reviewer, state.questions, self.params.seed)
+        state.questions += 1
+        position = self._position_for(purpose, reviewer, taken)
+        if position is None:
+            purpose, position = "queue", self._ranked_position(reviewer, order, taken)
+        if position is None and state.skipped:
+            position = self._skipped_position(state, taken)
+        if position is None:
+            return None
+        return self._lease(reviewer, position, mode, purpose, order, state.questions - 1)
+
+    def _position_for(self, purpose: Purpose, reviewer: str, taken: set[str]) -> int | None:
+        """The position of a row for a purpose other than the queue; None if there is none."""
+        if purpose == "random":
+            for position in self._sample:
+                row_id = self.rows.ids[position]
+                if row_id not in self._randomly_asked and row_id not in taken:
+                    self._randomly_asked.add(row_id)
+                    return position
+        answered = self._states[reviewer].answered
+        if purpose == "repeat":
+            return self._first_position(sorted(answered - taken))
+        if purpose in {"gold", "overlap"}:
+            wanted_reviewers = 2 if purpose == "gold" else 1  # gold: at least two reviewers have answered the row
+            others = (
+                row_id
+                for row_id, reviewers in self._answered_by.items()
+                if row_id not in answered and row_id not in taken and len(reviewers) >= wanted_reviewers
+            )
+            return self._first_position(others)
+        return None
+
+    def _first_position(self, row_ids: Iterable[str]) -> int | None:
+        for row_id in row_ids:
+            position = self.rows.ids.position(row_id)
+            if position is not None:
+                return position
+        return None
+
+    def _ranked_position(self, reviewer: str, order: str, taken: set[str]) -> int | None:
+        """The first ranked row that nobody has answered and that is on no page."""
+        for position in self.ranking(order).positions:
+            row_id = self.rows.ids[int(position)]
+            if row_id in taken or row_id in self._answered_by or self.leases.is_held_by_another(reviewer, row_id):
+                continue
+            if row_id not in self._states[reviewer].skipped:
+                return int(position)
+        return None
+
+    def _skipped_position(self, state: ReviewerState, taken: set[str]) -> int | None:
+        """The row that was skipped first, after all others were answered."""
+        for row_id in state.skipped:
+            position = self.rows.ids.position(row_id)
+            if position is not None and row_id not in taken:
+                state.skipped.remove(row_id)
+                return position
+        return None
+
+    def ranking(self, order: str) -> Ranking:
+        """The ranking by this order, without the rows at its beginning that were answered in the meantime."""
+        ranking = self._rankings.get(order)
+        if ranking is None:
+            ranking = Ranking(order, self._rank(self.rows, order, self.open_positions()), self.version)
+        answered = 0
+        for position in ranking.positions:
+            if self.rows.ids[int(position)] not in self._answered_by:
+                break
+            answered += 1
+        ranking = Ranking(order, ranking.positions[answered:], ranking.version)
+        self._rankings[order] = ranking
+        return ranking
+
+    def set_ranking(self, order: str, positions: NDArray[np.intp], rows: ReviewRows) -> None:
+        """Use a new ranking, unless the rows were read again since it was started. rows: those that were ranked."""
+        with self._lock:
+            if rows is self.rows:
+                self.version += 1
+                self._rankings = {order: Ranking(order, positions, self.version)}
+
+    def open_positions(self) -> NDArray[np.intp]:
+        """The positions of the rows of this queue's split that nobody has answered and that are not decided."""
+        with self._lock:
+            is_open = self._is_asked.copy()
+            positions = self.rows.ids.positions(list(self._answered_by))
+            is_open[positions[positions >= 0]] = False
+            return np.flatnonzero(is_open)
+
+    @property
+    def remaining(self) -> int:
+        """The number of rows that nobody has answered."""
+        return len(self.open_positions())
+
+    def _lease(self, reviewer: str, position: int, mode: Question, purpose: Purpose, order: str, number: int) -> Lease:
+        row_id, label = self.rows.ids[position], self.rows.labels[position]
+        probabilities = self.rows.probabilities[position]
+        best = None if np.isnan(probabilities[0]) else self.rows.classes[int(probabilities.argmax())]
+        asked_label = (label or best) if mode == "verify" else None
+        question: Question = "label" if mode == "verify" and asked_label is None else mode
+        return Lease(
+            row_id=row_id,
+            lease_id=uuid.uuid4().hex,
+            reviewer=reviewer,
+            question=question,
+            purpose=purpose,
+            order=order,
+            position=number,
+            asked_label=asked_label,
+            suggestion=best,
+            suggestion_shown=best is not None and purpose == "queue",
+            previous_label=label,
+            previous_source=self.rows.label_sources[position],
+            round=self.rows.round,
+            until=self.leases.until(),
+        )
+
+    def _grid(self, reviewer: str, taken: set[str]) -> list[Lease]:
+        """Up to GRID_ROWS rows that the model predicts alike, the most confident first."""
+        positions = self._free(self.open_positions(), reviewer, taken)
+        probabilities = self.rows.probabilities[positions]
+        is_predicted = ~np.isnan(probabilities[:, 0]) if len(positions) else np.zeros(0, dtype=bool)
+        positions, probabilities = positions[is_predicted], probabilities[is_predicted]
+        if not len(positions):
+            return []
+        predicted = probabilities.argmax(axis=1)
+        label_index = int(np.bincount(predicted).argmax())
+        members = np.flatnonzero(predicted == label_index)
+        confident = members[np.argsort(-probabilities[members, label_index], kind="stable")][:GRID_ROWS]
+        label = self.rows.classes[label_index]
+        return self._together(reviewer, positions[confident], "grid", label)
+
+    def _duplicates(self, reviewer: str, taken: set[str]) -> list[Lease]:
+        """The rows of the first group of near-duplicates that was not compared."""
+        splits = ("test",) if self.split == "test" else ("train", "pool")
+        positions = np.flatnonzero(np.isin(self.rows.split, splits))
+        groups, counts = np.unique(self.rows.groups[positions], return_counts=True)
+        for group in groups[counts > 1]:
+            members = positions[self.rows.groups[positions] == group]
+            row_ids = {self.rows.ids[int(position)] for position in members}
+            if not row_ids & (taken | self._compared):
+                return self._together(reviewer, members[:MAX_DUPLICATES], "duplicates", None)
+        return []
+
+    @property
+    def _compared(self) -> set[str]:
+        """Ids of the rows that were compared with their near-duplicates."""
+        return {
+            line.row_id
+            for file in self.log.all_files().values()
+            for line in active_answers(file.lines)
+            if line.answer in {"keep", "duplicate"}
+        }
+
+    def _free(self, positions: NDArray[np.intp], reviewer: str, taken: set[str]) -> NDArray[np.intp]:
+        """Leave out the rows on this page and on the pages of others."""
+        held = taken | {row_id for row_id in self.leases.row_ids if self.leases.is_held_by_another(reviewer, row_id)}
+        return np.setdiff1d(positions, self.rows.ids.positions(sorted(held)), assume_unique=False)
+
+    def _together(
+        self, reviewer: str, positions: NDArray[np.intp], mode: Question, asked_label: str | None
+    ) -> list[Lease]:
+        """Leases of rows that are on the screen together."""
+        lease_id, state = uuid.uuid4().hex, self._states[reviewer]
+        leases = []
+        for position in positions:
+            lease = self._lease(reviewer, int(position), mode, "queue", mode, state.questions)
+            state.questions += 1
+            update = {"lease_id": lease_id, "asked_label": asked_label, "suggestion_shown": mode == "grid"}
+            leases.append(lease.model_copy(update=update))
+        return leases
+
+    def answer(self, reviewer: str, answers: Sequence[AnswerFromPage]) -> list[str]:
+        """Store answers; they are on the disk when this returns. Returns the ids of those that were new."""
+        lines = [self._as_line(reviewer, answer) for answer in answers]
+        new_lines = [line for line in self.log.append(reviewer, lines) if isinstance(line, Answer)]
+        with self._lock:
+            state = self._states[reviewer]
+            for line in new_lines:
+                if line.answer == "skip":
+                    state.skipped.append(line.row_id)
+                elif line.answer != "flag":
+                    state.answered.add(line.row_id)
+                    self._answered_by[line.row_id].add(reviewer)
+                self.decisions.answers.append(line)
+            self.leases.end(reviewer, [line.row_id for line in lines if line.answer != "flag"])
+            if new_lines:
+                self.leases.save()
+        if new_lines:
+            self._on_answers(len(new_lines))
+        return [line.id for line in new_lines]
+
+    def _as_line(self, reviewer: str, answer: AnswerFromPage) -> Answer:
+        values: dict[str, Any] = {name: value for name, value in vars(answer).items() if value is not None}
+        lease = self.leases.of(reviewer, answer.row_id)
+        if lease is not None:
+            values |= {
+                "purpose": lease.purpose,
+                "order": lease.order,
+                "position": lease.position,
+                "suggestion": lease.suggestion,
+                "suggestion_shown": lease.suggestion_shown,
+                "previous_label": lease.previous_label,
+                "previous_source": lease.previous_source,
+                "round": lease.round,
+            }
+        return Answer(reviewer=reviewer, **values)
+
+    def take_back(self, reviewer: str, line: Undo) -> bool:
+        """Store an undo or a redo. Returns whether it was new."""
+        if not self.log.append(reviewer, [line]):
+            return False
+        answers = active_answers(self.log.read(reviewer).lines)
+        with self._lock:
+            state = self._states[reviewer]
+            still_answered = {answer.row_id for answer in answers if answer.answer not in {"skip", "flag"}}
+            for row_id in state.answered ^ still_answered:
+                if row_id in still_answered:
+                    self._answered_by[row_id].add(reviewer)
+                else:
+                    self._answered_by[row_id].discard(reviewer)
+                    if not self._answered_by[row_id]:
+                        del self._answered_by[row_id]
+            state.answered = still_answered
+            self.decisions = decide(self.log.all_files())
+        return True
+
+    def change_classes(self, reviewer: str, line: ClassChange) -> tuple[str, ...]:
+        """Store a change of the classes and apply it. Returns the present classes."""
+        if self.log.append(reviewer, [line]):
+            self.load()
+        return self.rows.classes
+
+    def history(self, reviewer: str, before: str | None, count: int) -> list[tuple[Answer, bool]]:
+        """The reviewer's latest answers, the newest first, each with whether it was undone. before: an answer's id."""
+        lines = self.log.read(reviewer).lines
+        active = {answer.id for answer in active_answers(lines)}
+        answers = [line for line in reversed(lines) if isinstance(line, Answer)]
+        ids = [answer.id for answer in answers]
+        start = ids.index(before) + 1 if before in ids else 0
+        return [(answer, answer.id not in active) for answer in answers[start : start + count]]
+
+    def present_decisions(self) -> Decisions:
+        """The decisions of all answers so far."""
+        return decide(self.log.all_files())
+
+    def counts(self) -> Counter[str]:
+        """The number of answers by reviewer."""
+        with self._lock:
+            return Counter({name: len(state.answered) for name, state in self._states.items()})

@@ -1,0 +1,397 @@
+"""`seedling review`: the review page and its API, on loopback, for one or several reviewers.
+
+Every request needs a reviewer's token. An answer is acknowledged after it is on the disk; the page keeps the others and
+sends them again with the same ids.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Header, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from filelock import FileLock, Timeout
+from jinja2 import Environment, FileSystemLoader
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seedling.errors import InputError, SeedlingError
+from seedling.files.writing import write_json
+from seedling.media.images import Undecodable
+from seedling.review.keys import key_bindings
+from seedling.review.orders import ORDERS
+from seedling.review.queue import AnswerFromPage
+from seedling.review.records import AnswerKind, ClassChange, Question, Undo
+from seedling.review.session import ReviewSession
+from seedling.serving.http_clients import AllowedHosts
+from seedling.workspace import Workspace
+
+DEFAULT_PORT = 4310
+SERVER_FILE, LOCK_FILE, TOKENS_FILE = "server.json", "server.lock", "tokens.json"
+START_TIMEOUT_SECONDS = 20.0
+MAX_ANSWERS_PER_REQUEST = 500
+MAX_BODY_MEGABYTES = 8
+PAGE_FILES = {"review.js": "text/javascript; charset=utf-8", "review.css": "text/css; charset=utf-8"}
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+IMAGE_CACHE_HEADER = "private, max-age=86400, immutable"  # a row's id is a hash of its pixels
+
+
+class SentAnswer(BaseModel):
+    """One answer of the page."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    row_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    question: Question
+    answer: AnswerKind
+    label: str | None = None
+    asked_label: str | None = None
+    suggestion_shown: bool = False
+    shown_at: int = 0
+    answered_at: int = 0
+    milliseconds: Annotated[int, Field(ge=0)] = 0
+    note: str | None = None
+    batch: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
+
+
+class SentAnswers(BaseModel):
+    """The answers of the page that are not acknowledged yet."""
+
+    answers: Annotated[list[SentAnswer], Field(max_length=MAX_ANSWERS_PER_REQUEST)]
+
+
+class SentUndo(BaseModel):
+    """Answers that the reviewer takes back or restores."""
+
+    id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    answer_ids: Annotated[list[str], Field(min_length=1, max_length=MAX_ANSWERS_PER_REQUEST)]
+
+
+class SentClasses(BaseModel):
+    """A change of the classes."""
+
+    id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    operation: Literal["add", "rename", "merge", "split"]
+    old: list[str] = []
+    new: list[str]
+
+
+class ReviewApi:
+    """The routes of the page and the API. tokens: token → reviewer."""
+
+    def __init__(self, session: ReviewSession, tokens: Mapping[str, str], title: str) -> None:
+        self.session, self.title = session, title
+        self._tokens = dict(tokens)
+        self._templates = Environment(loader=FileSystemLoader(str(files("seedling.review") / "page")), autoescape=True)
+        self._keys = key_bindings({name: list(codes) for name, codes in session.params.review.keys.items()})
+
+    def reviewer(self, token: str | None) -> str:
+        """The reviewer of this token. Raises HTTPException 403."""
+        for known_token, reviewer in self._tokens.items():
+            if token is not None and hmac.compare_digest(known_token.encode(), token.encode()):
+                return reviewer
+        raise HTTPException(
+            403, "The token is missing or wrong: open the address that `seedling review` printed, with its token."
+        )
+
+    def page(self, token: str | None = None, row_id: str | None = None) -> Response:
+        """The page."""
+        reviewer = self.reviewer(token)
+        review = self.session.params.review
+        config = {
+            "reviewer": reviewer,
+            "classes": list(self.session.queue.rows.classes),
+            "keys": self._keys,
+            "modes": ["verify", "label", "grid", "duplicates"],
+            "orders": list(ORDERS),
+            "modality": self.session.queue.rows.modality,
+            "title": self.title,
+            "mode": "verify" if self.session.queue.rows.round is not None else "label",
+            "order": review.order,
+            "split": self.session.queue.split,
+            "row_id": row_id,
+            "version": self.session.queue.version,
+        }
+        html = self._templates.get_template("review.html.jinja").render(config=config, title=self.title)
+        return HTMLResponse(html, headers=SECURITY_HEADERS)
+
+    def static(self, name: str) -> Response:
+        """The script or the style sheet of the page."""
+        if name not in PAGE_FILES:
+            raise HTTPException(404, "Not found.")
+        content = (files("seedling.review") / "page" / name).read_bytes()
+        return Response(content, media_type=PAGE_FILES[name], headers=SECURITY_HEADERS)
+
+    def items(
+        self,
+        mode: Question = "label",
+        order: str | None = None,
+        count: Annotated[int, Query(ge=1, le=100)] = 10,
+        skip: str = "",
+        token: Annotated[str | None, Header(alias="X-Review-Token")] = None,
+    ) -> dict[str, Any]:
+        """The next screens of the reviewer."""
+        reviewer = self.reviewer(token)
+        order = order or self.session.order
+        if order not in ORDERS:
+            raise HTTPException(400, f"Unknown order '{order[:50]}'. The orders are {', '.join(ORDERS)}.")
+        self.session.refresh_if_changed()
+        leases = self.session.queue.next_leases(reviewer, mode, order, count, filter(None, skip.split(",")))
+        return {
+            "items": self.session.items().screens(leases),
+            "remaining": self.session.queue.remaining,
+            "queue_version": self.session.queue.version,
+        }
+
+    def item(
+        self, row_id: str, token: Annotated[str | None, Header(alias="X-Review-Token")] = None, mode: Question = "label"
+    ) -> dict[str, Any]:
+        """The screen of one row."""
+        lease = self.session.queue.lease_row(self.reviewer(token), row_id, mode)
+        if lease is None:
+            raise HTTPException(404, f"There is no row {row_id[:32]} in this workspace; it may have been removed.")
+        (screen,) = self.session.items().screens([lease])
+        return screen
+
+    def answers(
+        self, sent: SentAnswers, token: Annotated[str | None, Header(alias="X-Review-Token")] = None
+    ) -> dict[str, Any]:
+        """Store answers, and acknowledge them once they are on the disk."""
+        reviewer = self.reviewer(token)
+        answers = [AnswerFromPage(**answer.model_dump()) for answer in sent.answers]
+        self.session.queue.answer(reviewer, answers)
+        return {"saved": [answer.id for answer in answers], "panel": self.session.panel(reviewer)}
+
+    def undo(self, sent: SentUndo, token: Annotated[str | None, Header(alias="X-Review-Token")] = None) -> dict[str, Any]:
+        """Take answers back."""
+        return self._take_back("undo", sent, token)
+
+    def redo(self, sent: SentUndo, token: Annotated[str | None, Header(alias="X-Review-Token")] = None) -> dict[str, Any]:
+        """Restore answers that were taken back."""
+        return self._take_back("redo", sent, token)
+
+    def _take_back(self, kind: Literal["undo", "redo"], sent: SentUndo, token: str | None) -> dict[str, Any]:
+        reviewer = self.reviewer(token)
+        line = Undo(kind=kind, id=sent.id, reviewer=reviewer, answer_ids=tuple(sent.answer_ids))
+        self.session.queue.take_back(reviewer, line)
+        return {"saved": [sent.id], "panel": self.session.panel(reviewer)}
+
+    def history(
+        self,
+        before: str | None = None,
+        count: Annotated[int, Query(ge=1, le=500)] = 50,
+        token: Annotated[str | None, Header(alias="X-Review-Token")] = None,
+    ) -> dict[str, Any]:
+        """The reviewer's latest answers, the newest first."""
+        entries = self.session.queue.history(self.reviewer(token), before, count)
+        fields = ("id", "row_id", "question", "answer", "label", "asked_label", "batch", "note", "written_at")
+        return {
+            "answers": [
+                {name: getattr(answer, name) for name in fields} | {"undone": is_undone}
+                for answer, is_undone in entries
+            ]
+        }
+
+    def classes(
+        self, sent: SentClasses, token: Annotated[str | None, Header(alias="X-Review-Token")] = None
+    ) -> dict[str, Any]:
+        """Add, rename, merge or split classes."""
+        reviewer = self.reviewer(token)
+        line = ClassChange(
+            id=sent.id, reviewer=reviewer, operation=sent.operation, old=tuple(sent.old), new=tuple(sent.new)
+        )
+        classes = self.session.queue.change_classes(reviewer, line)
+        self.session.request_ranking(self.session.order)
+        return {"classes": list(classes)}
+
+    def panel(self, token: Annotated[str | None, Header(alias="X-Review-Token")] = None) -> dict[str, Any]:
+        """The panel's counts and estimates."""
+        return self.session.panel(self.reviewer(token))
+
+    def image(self, row_id: str, token: str | None = None, side: Annotated[int, Query(ge=0, le=10_000)] = 0) -> Response:
+        """The image of a row."""
+        self.reviewer(token)
+        try:
+            content, media_type = self.session.images.get(row_id, side)
+        except Undecodable as error:
+            raise HTTPException(404, f"The image of row {row_id[:32]} cannot be decoded ({error}).") from error
+        except SeedlingError as error:
+            raise HTTPException(404, f"The image of row {row_id[:32]} is gone: {error}") from error
+        return Response(content, media_type=media_type, headers={**SECURITY_HEADERS, "Cache-Control": IMAGE_CACHE_HEADER})
+
+
+def review_application(session: ReviewSession, tokens: Mapping[str, str], title: str) -> FastAPI:
+    """Build the application."""
+    api = ReviewApi(session, tokens, title)
+    application = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    application.get("/")(api.page)
+    application.get("/item/{row_id}")(lambda row_id, token=None: api.page(token, row_id))
+    application.get("/static/{name}")(api.static)
+    application.get("/health")(lambda: {"status": "ok"})
+    application.get("/image/{row_id}")(api.image)
+    application.get("/api/items")(api.items)
+    application.get("/api/item/{row_id}")(api.item)
+    application.get("/api/history")(api.history)
+    application.get("/api/panel")(api.panel)
+    application.post("/api/answers")(api.answers)
+    application.post("/api/undo")(api.undo)
+    application.post("/api/redo")(api.redo)
+    application.post("/api/classes")(api.classes)
+    _explain_errors(application)
+    return application
+
+
+def _explain_errors(application: FastAPI) -> None:
+    """Answer errors as {"error": sentence}."""
+
+    def refused(_: Request, error: Exception) -> Response:
+        status, message = (error.status_code, error.detail) if isinstance(error, HTTPException) else (400, str(error))
+        return JSONResponse({"error": message}, status, headers=SECURITY_HEADERS)
+
+    def invalid(_: Request, error: Exception) -> Response:
+        errors: Sequence[Any] = error.errors() if isinstance(error, RequestValidationError | ValidationError) else []
+        first = errors[0] if errors else {"loc": ("request",), "msg": str(error)}
+        return JSONResponse(
+            {"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 400, headers=SECURITY_HEADERS
+        )
+
+    def disk_failed(_: Request, error: Exception) -> Response:
+        return JSONResponse(
+            {"error": f"The answers could not be written ({error}); the page keeps them and tries again: free space."},
+            507,
+            headers=SECURITY_HEADERS,
+        )
+
+    application.exception_handler(HTTPException)(refused)
+    application.exception_handler(RequestValidationError)(invalid)
+    application.exception_handler(ValidationError)(invalid)
+    application.exception_handler(SeedlingError)(refused)
+    application.exception_handler(OSError)(disk_failed)
+
+
+class ReviewServer:
+    """The server of one workspace, on its own thread. addresses: reviewer → address with the reviewer's token."""
+
+    def __init__(
+        self, session: ReviewSession, reviewers: Sequence[str], host: str, port: int, allowed_hosts: Sequence[str] = ()
+    ) -> None:
+        import uvicorn
+
+        from seedling.serving.http_connections import ConnectionLimits, LimitedConfig
+        from seedling.serving.http_guard import GuardedApp, RequestLimits
+
+        self.session = session
+        self._paths = Workspace(session.workspace)
+        self._folder = self._paths.review_folder
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._process_lock = FileLock(self._folder / LOCK_FILE, timeout=0)
+        self._lock_process()
+        self._socket = _bound(host, port)
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._socket.getsockname()[1]}"
+        tokens = reviewer_tokens(self._folder, reviewers)
+        self.addresses = {reviewer: f"{self.url}/?token={token}" for reviewer, token in tokens.items()}
+        title = session.workspace.resolve().name
+        application = review_application(session, {token: name for name, token in tokens.items()}, title)
+        limits = RequestLimits(
+            int(MAX_BODY_MEGABYTES * 1e6), 8 * int(MAX_BODY_MEGABYTES * 1e6), requests_per_second=float("inf")
+        )
+        guarded = GuardedApp(application, AllowedHosts(host, allowed_hosts), limits)
+        self._server = uvicorn.Server(
+            LimitedConfig(guarded, ConnectionLimits(), log_level="warning", lifespan="off")
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="review server", daemon=True
+        )
+
+    def _lock_process(self) -> None:
+        try:
+            self._process_lock.acquire()
+        except Timeout as error:
+            address = running_server(self._paths.folder)
+            raise InputError(
+                f"A review server of {self._paths.folder} is already running"
+                f"{f' at {address}' if address else ''}: use it, or stop it with Ctrl-C in its terminal."
+            ) from error
+
+    def start(self) -> None:
+        """Start serving. Raises SeedlingError if the server does not start in time."""
+        self.session.start()
+        self._thread.start()
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise SeedlingError(f"The review server did not start at {self.url}: try another --port.")
+            time.sleep(0.01)
+        write_json(self._folder / SERVER_FILE, {"url": self.url, "pid": os.getpid()})
+
+    def wait(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the server is stopped, or until `is_over`."""
+        while self._thread.is_alive() and not is_over():
+            self._thread.join(timeout=0.5)
+
+    def stop(self) -> None:
+        """Stop serving."""
+        (self._folder / SERVER_FILE).unlink(missing_ok=True)
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+        self._socket.close()
+        self.session.close()
+        self._process_lock.release()
+
+
+def reviewer_tokens(folder: Path, reviewers: Sequence[str]) -> dict[str, str]:
+    """Reviewer → token. Tokens are kept, so that an open page works again after the server was restarted."""
+    path = folder / TOKENS_FILE
+    try:
+        kept: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        kept = {}
+    tokens = {reviewer: str(kept.get(reviewer) or secrets.token_urlsafe(24)) for reviewer in reviewers}
+    write_json(path, {**kept, **tokens})
+    path.chmod(0o600)
+    return tokens
+
+
+def running_server(workspace: Path) -> str | None:
+    """The address of the workspace's running review server, without a token; None if there is none."""
+    import psutil
+
+    try:
+        record = json.loads((Workspace(workspace).review_folder / SERVER_FILE).read_text(encoding="utf-8"))
+        return str(record["url"]) if psutil.pid_exists(int(record["pid"])) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise InputError(
+            f"The review server cannot listen on {host}:{port} ({error.strerror or error}): choose another --port, or "
+            "0 for any free one."
+        ) from error
+    return listener
