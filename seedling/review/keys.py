@@ -32,7 +32,7 @@ DEFAULT_KEYS: Mapping[str, tuple[str, ...]] = {
     "order": ("KeyO",),
     "mode": ("KeyM",),
     "search": ("/", "KeyT"),
-    "edit_classes": ("KeyK",),
+    "edit_classes": ("F2",),
     "theme": ("KeyD",),
     "help": ("?", "KeyH"),
 }

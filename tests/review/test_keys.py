@@ -18,7 +18,7 @@ def test_no_key_has_two_actions() -> None:
 
 def test_classes_get_digits_then_letters_without_action() -> None:
     """Digits 1 to 9 and 0; of the letters, those that the table of actions leaves free."""
-    free = [f"Key{letter}" for letter in "GJLPQRW"]
+    free = [f"Key{letter}" for letter in "GJKLPQRW"]
     assert key_bindings()["classes"] == [*(f"Digit{digit}" for digit in "1234567890"), *free]
 
 
