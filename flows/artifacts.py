@@ -161,6 +161,15 @@ def publish_result(workspace: Path, headline: str, links: Mapping[str, str], out
     create_markdown_artifact(key=artifact_key(workspace, "result"), markdown=markdown, description="The accepted model")
 
 
+def publish_review(workspace: Path, sentence: str, url: str | None, command: str) -> None:
+    """Publishes that the run waits for reviewers, with a link to the reviewer. url: None if no server runs."""
+    link = f"[Open the reviewer]({url})" if url else f"`{command}` opens the reviewer."
+    markdown = f"{markdown_text(sentence)}\n\n{link}\n"
+    create_markdown_artifact(
+        key=artifact_key(workspace, "review"), markdown=markdown, description="Waits for reviewers"
+    )
+
+
 @contextmanager
 def progress_artifact(workspace: Path, stage: str, also: Progress) -> Iterator[Progress]:
     """Yields a progress function that calls `also` and, after MIN_PROGRESS_SECONDS, updates Prefect's UI."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,17 @@ from seedling.config.sources import visited_sources
 from seedling.errors import WorkspaceBusy
 from seedling.flows.artifacts import progress_artifact, publish_description
 from seedling.flows.monitoring import MonitoredRun, begin, monitored, name_at_start, record_and_draw, run_ended
+from seedling.flows.reviewing import (
+    ReviewWait,
+    ended_state,
+    input_if_resumed,
+    is_needless,
+    is_time_out_run,
+    planned_wait,
+    take_over,
+    wait_for_reviewers,
+    waits_after,
+)
 from seedling.flows.scheduling import skip_missed_runs, skipped_state
 from seedling.flows.stopping import ends_with_parent, remember_flow_run, stops_in_time
 from seedling.lock import workspace_lock
@@ -68,7 +80,7 @@ class RunResult:
 
 @flow(name="grow", flow_run_name=name_at_start, persist_result=False, on_running=[remember_flow_run])
 @monitored
-def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) -> RunResult:
+def grow(workspace: str = ".", as_of: str | None = None, visit: bool = False) -> RunResult | State[Any]:
     """Grows the dataset and the model of one workspace, and accepts a round only if it is clearly better.
 
     as_of: written to params.yaml first; visit: whether to visit the web sources for new rows.
@@ -87,14 +99,22 @@ def scheduled(workspace: str) -> RunResult | State[Any]:
     with stops_in_time(keep_handlers=True):
         if runtime.deployment.id is not None:
             skip_missed_runs(UUID(str(runtime.deployment.id)), keep_latest=False)
+        if is_needless(Path(workspace)):
+            return skipped_state("Skipped: no run waits for reviewers any more.")
         try:
-            return pushed(Path(workspace), run_pipeline(Path(workspace).resolve(), as_of=None, visit=True))
+            visit = not is_time_out_run()
+            return pushed(Path(workspace), run_pipeline(Path(workspace).resolve(), as_of=None, visit=visit))
         except WorkspaceBusy as error:
             return skipped_state(f"Skipped: {error}")
 
 
-def pushed(workspace: Path, result: RunResult) -> RunResult:
-    """Pushes what no run has pushed yet, if params.yaml has `push: true`. Returns the run's result."""
+def pushed(workspace: Path, result: RunResult | State[Any]) -> RunResult | State[Any]:
+    """Pushes what no run has pushed yet, if params.yaml has `push: true`. Returns the run's result.
+
+    result: a state if a person ended the run, which then pushes nothing.
+    """
+    if not isinstance(result, RunResult):
+        return result
     folder = workspace.resolve()
     with suppress(WorkspaceBusy), workspace_lock(folder):  # a run that started meanwhile pushes when it ends
         if is_push_due(folder):
@@ -102,8 +122,37 @@ def pushed(workspace: Path, result: RunResult) -> RunResult:
     return result
 
 
-def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResult:
-    """Runs the stages in order on a snapshot of the workspace's inputs; none of them if nothing has changed."""
+@dataclass(frozen=True)
+class WaitsForReviewers:
+    """A run that has reached the stage after which it waits."""
+
+    run: MonitoredRun
+    wait: ReviewWait
+
+
+def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResult | State[Any]:
+    """Runs the stages in order, and once more after reviewers have answered if the run waits for them."""
+    done = input_if_resumed(workspace)
+    if done is None:
+        deadline = take_over(workspace)
+        result = run_stages(workspace, as_of=as_of, visit=visit, may_wait=True, deadline=deadline)
+        if isinstance(result, RunResult):
+            return result
+        done = wait_for_reviewers(result.run, result.wait)
+    if not done.continue_run:
+        return ended_state(done)
+    result = run_stages(workspace, as_of=None, visit=False, may_wait=False)
+    assert isinstance(result, RunResult)  # noqa: S101  (it waits only once)
+    return result
+
+
+def run_stages(
+    workspace: Path, *, as_of: str | None, visit: bool, may_wait: bool, deadline: datetime | None = None
+) -> RunResult | WaitsForReviewers:
+    """Runs the stages in order on a snapshot of the workspace's inputs; none of them if nothing has changed.
+
+    may_wait: whether to stop at the stage after which params.yaml lets the run wait; deadline: of an earlier wait.
+    """
     paths = Workspace(workspace)
     folder = str(workspace)
     with workspace_lock(workspace):
@@ -117,17 +166,27 @@ def run_pipeline(workspace: Path, *, as_of: str | None, visit: bool) -> RunResul
                 run_ended(run, unchanged)
                 return RunResult(run.record_name, unchanged, [])
             paths.open_run.touch()
+            wait = planned_wait(workspace, params.review, deadline) if may_wait else None
             outcomes = [scrape(folder, visit=visits), validate(folder)]
             if outcomes[-1].how != "unchanged" or not paths.data_page.exists():
                 write_page("validate", workspace)
+            if waits_after(wait, "validate") and has_more_to_do(ledger, outcomes):
+                return WaitsForReviewers(run, wait)
             futures = [augment.submit(folder), synthesize.submit(folder)]
             outcomes += [future.result() for future in futures]
             outcomes.append(train(folder, 0))
             for number in range(1, MAX_ROUNDS + 1):  # after the decision that stops the loop, rounds are skipped
                 outcomes.append(pseudo_label(folder, number))
+                if number == 1 and waits_after(wait, "pseudo_label") and has_more_to_do(ledger, outcomes):
+                    return WaitsForReviewers(run, wait)
                 outcomes.append(train(folder, number))
             outcomes.append(evaluate(folder))
             return conclude(run, outcomes, was_stopped=was_stopped)
+
+
+def has_more_to_do(ledger: Ledger, outcomes: list[Outcome]) -> bool:
+    """Whether a stage of the run had something to do, or a later one has."""
+    return any(outcome.how != "unchanged" for outcome in outcomes) or bool(ledger.states())
 
 
 def prepare(workspace: Path, as_of: str | None) -> Ledger:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -66,7 +66,7 @@ def run_started(workspace: Path, inputs_folder: Path | None = None) -> Monitored
     inputs_folder: the folder of the run's inputs, None for the workspace.
     """
     run = MonitoredRun(workspace.resolve(), read_inputs(inputs_folder or workspace), last_record(workspace))
-    with _never_failing("name the run"):
+    with never_failing("name the run"):
         _name(run, run_names.what_changed(run.inputs, run.last_record))
     return run
 
@@ -78,8 +78,16 @@ def record_and_draw(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
 
     changed = run_names.what_changed(run.inputs, run.last_record, outcomes)
     outcome = run_names.outcome_of(outcomes)
-    record_run(run.workspace, run.record_name, outcomes, what_changed=changed, outcome=outcome, inputs=run.inputs)
-    with _never_failing("write the pages of runs and gates"):
+    record_run(
+        run.workspace,
+        run.record_name,
+        outcomes,
+        started=run.started,
+        what_changed=changed,
+        outcome=outcome,
+        inputs=run.inputs,
+    )
+    with never_failing("write the pages of runs and gates"):
         _record_restored_gates(run.workspace, outcomes)
         write_gates_page(run.workspace)
         write_history_page(run.workspace)
@@ -90,15 +98,15 @@ def run_ended(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
     params = load(run.workspace)
     changed = run_names.what_changed(run.inputs, run.last_record, outcomes)
     outcome = run_names.outcome_of(outcomes)
-    with _never_failing("name the run"):
+    with never_failing("name the run"):
         _name(run, changed, outcome)
     if params.reports.store and outcome != "nothing new":
-        with _never_failing(f"copy the pages to {params.reports.store}"):
+        with never_failing(f"copy the pages to {params.reports.store}"):
             upload_pages(run.workspace, params.reports.store)
     if outcome == "nothing new":
-        with _never_failing("write the page of the gates"):
+        with never_failing("write the page of the gates"):
             _redraw_gates_that_pass_again(run.workspace, outcomes)
-    with _never_failing("publish the result"):
+    with never_failing("publish the result"):
         links = page_links(run.workspace, params.reports)
         publish_result(run.workspace, _result(run.workspace), links, outcomes)
         if outcome != "nothing new":
@@ -121,7 +129,7 @@ def run_stopped(run: MonitoredRun | None, workspace: Path, error: BaseException)
         params = None
     outcome: run_names.RunOutcome = "gate failed" if isinstance(error, GateFailed) else "failed"
     changed = run_names.what_changed(run.inputs, run.last_record)
-    with _never_failing("name the run"):
+    with never_failing("name the run"):
         _name(run, changed, outcome)
     _send_events(run, changed, params, events_of_error(error))
 
@@ -136,7 +144,7 @@ def monitored(function: Callable[P, R]) -> Callable[P, R]:
             return function(*arguments, **named)
         except Exception as error:
             workspace = Path(str(named.get("workspace", arguments[0] if arguments else ".")))
-            with _never_failing("report the failure"):
+            with never_failing("report the failure"):
                 run_stopped(_current.get("run"), workspace, error)
             raise
 
@@ -158,17 +166,30 @@ def _name(run: MonitoredRun, changed: str, outcome: run_names.RunOutcome | None 
     run_names.rename_run(name, run_names.tags(run.workspace, effort, outcome))
 
 
-def _send_events(run: MonitoredRun, changed: str, params: Params | None, events: Sequence[RunEvent]) -> None:
+def send_events(run: MonitoredRun, events: Sequence[RunEvent], links: Mapping[str, str]) -> None:
+    """Sends events during a run. links: pages in addition to those of the run, title → address."""
+    changed = run_names.what_changed(run.inputs, run.last_record)
+    _send_events(run, changed, load(run.workspace), events, links)
+
+
+def _send_events(
+    run: MonitoredRun,
+    changed: str,
+    params: Params | None,
+    events: Sequence[RunEvent],
+    more_links: Mapping[str, str] | None = None,
+) -> None:
+    links = page_links(run.workspace, params.reports) if params else {}
     context = {
         "run": run_names.flow_run_name(run.workspace, run.started, changed),
         "flow_run_id": runtime.flow_run.id,
-        "links": page_links(run.workspace, params.reports) if params else {},
+        "links": {**links, **(more_links or {})},
         "result": _result(run.workspace),
     }
     for event in events:
-        with _never_failing(f"emit the event {event.kind}"):
+        with never_failing(f"emit the event {event.kind}"):
             emit(run.workspace, event, context)
-    with _never_failing("send the notifications"):
+    with never_failing("send the notifications"):
         for problem in notify(run.workspace, params.notify if params else None, events, context):
             _logger().warning(problem)
 
@@ -201,7 +222,8 @@ def _redraw_gates_that_pass_again(workspace: Path, outcomes: Sequence[Outcome]) 
 
 
 @contextmanager
-def _never_failing(what: str) -> Iterator[None]:
+def never_failing(what: str) -> Iterator[None]:
+    """Within the block, an error becomes a warning in the run's log. what: what the block does."""
     try:
         yield
     except Exception as error:  # noqa: BLE001  (an error of a server, a store or a library does not change the run's result)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
     from prefect.schedules import Schedule
 
+SKIPPED = "Skipped"  # the name of the final state of a run that does nothing
 MAX_RUNS_PER_REQUEST = 200  # the server's limit
 START_GRACE_SECONDS = 120  # an accepted run that does not start holds the slot for this time
 # Files keep the lease of the deployment's only slot when the server ends. With Prefect's default, leases in memory, a
@@ -63,6 +64,7 @@ def schedule_workspace(
     with _api(workspace, console) as (api, started_here):
         from prefect.runner import Runner
 
+        from seedling.flows.reviewing import resume_regularly
         from seedling.flows.stopping import Stopped
 
         title = name or workspace.name
@@ -78,6 +80,7 @@ def schedule_workspace(
         )
         if pages := serve_reports_beside(workspace, params.reports, reports_host, reports_port):
             console.print(f"Pages: {pages}/", highlight=False, soft_wrap=True)
+        resume_regularly(workspace)
         asyncio.run(runner.start())
         if runner.stopping:  # Prefect's runner handles SIGTERM itself: it ends its runs and returns
             raise Stopped(signal.SIGTERM)
@@ -109,7 +112,7 @@ def skipped_state(message: str) -> State[Any]:
     """The final state of a run that does nothing: Cancelled, named "Skipped"."""
     from prefect.states import Cancelled
 
-    return Cancelled(name="Skipped", message=message)
+    return Cancelled(name=SKIPPED, message=message)
 
 
 def free_slot(deployment_id: UUID, *, nothing_runs: bool) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from seedling.cli.live_table import LiveTable
 from seedling.config.params import load, set_value
@@ -86,8 +86,11 @@ def run_workspace(workspace: Path, effort: str | None, as_of: str | None, *, vis
         state = grow(str(workspace), as_of=as_of, visit=visit, return_state=True)
     if state.is_failed() or state.is_crashed():
         _raise_error_of(state)
+    if state.is_cancelled():  # by a person who ended the review in Prefect's UI
+        console.print(str(state.message), style="yellow", highlight=False, soft_wrap=True)
+        return
     seconds = f"{time.monotonic() - began:.0f} s, {start_seconds:.0f} s of them to start Prefect"
-    _print_result(console, workspace, seconds, state.result())
+    _print_result(console, workspace, seconds, cast("RunResult", state.result()))
 
 
 def _print_result(console: PrintableConsole, workspace: Path, seconds: str, result: RunResult) -> None:
