@@ -120,9 +120,9 @@ def exported_rows(
     for answer in decisions.answers:
         answers[answer.row_id].append(answer)
     exported_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    selected = (
-        row_id for row_id in (rows.ids if row_ids is None else row_ids) if rows.ids.position(row_id) is not None
-    )
+    selected: Sequence[str] = rows.ids
+    if row_ids is not None:
+        selected = [row_id for row_id in row_ids if rows.ids.position(row_id) is not None]
     for row_id, payload in payloads([collected], selected):
         position = rows.ids.position(row_id)
         try:

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def write_on_disk(rows: Iterable[ExportedRow], folder: Path, classes: Sequence[s
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     for split in writers:
         _write(folder / split / INFO_FILE, {"citation": "", "description": "", "features": features, "homepage": ""})
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": ARROW_FILE}],
             "_fingerprint": hashlib.blake2b((folder / split / ARROW_FILE).read_bytes(), digest_size=8).hexdigest(),
             "_format_columns": None,

@@ -3,8 +3,8 @@
 1. A row is matched by Seedling's id, or by its content if the tool lost the id.
 2. Labels that models gave are counted, and are never answers.
 3. Of several answers of a reviewer about a row, the latest counts.
-4. The id of an answer is a hash of the tool, its annotation, the row, the reviewer and the answer. The review log stores
-   an id once, so that a file that is imported again adds nothing.
+4. The id of an answer is a hash of the tool, its annotation, the row, the reviewer and the answer. The review log
+   stores an id once, so that a file that is imported again adds nothing.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class ImportCounts:
     """What an import read.
 
     rows: in the file. answers: that are new or in the log already. without_answer: rows about which nobody answered.
-    predictions: labels of models. unknown_rows: rows with an answer that are not rows of the workspace. by_content: rows
-    that were matched by their content. superseded: earlier answers of a reviewer about the same row. unusable: reason →
-    number of annotations. unknown_positions: where the first unknown rows are in the file.
+    predictions: labels of models. unknown_rows: rows with an answer that are not rows of the workspace. by_content:
+    rows that were matched by their content. superseded: earlier answers of a reviewer about the same row. unusable:
+    reason → number of annotations. unknown_positions: where the first unknown rows are in the file.
     """
 
     rows: int = 0
@@ -149,6 +149,7 @@ class _Importer:
     ) -> None:
         self._tool, self._rows, self._rules, self._max_megapixels = tool, rows, rules, max_megapixels
         self._reviewer = None if reviewer is None else reviewer_name(reviewer)
+        self._classes = frozenset(rows.classes)
         self._counts = ImportCounts()
         self._matched = 0
         self._unmatched: list[str] = []  # positions of rows with an unknown id, whether or not they have an answer
@@ -233,18 +234,20 @@ class _Importer:
         for name in (label, tidy):
             if name in self._rules.renames:
                 return self._rules.renames[name]
-        for name in (label, tidy, self._rules.changes.present_label(tidy)):
-            if name is not None and name in self._rows.classes:
-                return name
+        for present in (label, tidy, self._rules.changes.present_label(tidy)):
+            if present is not None and present in self._classes:
+                return present
         self._unknown_labels[tidy] += 1
         return tidy
 
     def result(self) -> ImportResult:
+        if not self._counts.rows:
+            raise InputError("The file has no rows: export it again.")
         if self._unmatched and not self._matched:
             raise InputError(
                 f"No row of the file is a row of this workspace ({len(self._unmatched):,} rows, for example "
-                f"{self._unmatched[0]}). Is it an export of another workspace, or were its contents changed? Export the "
-                "rows again, and keep Seedling's id, which is in each exported row."
+                f"{self._unmatched[0]}). Is it an export of another workspace, or were its contents changed? Export "
+                "the rows again, and keep Seedling's id, which is in each exported row."
             )
         self._check_labels()
         answers = tuple(answer for _, answer in self._latest.values())

@@ -40,9 +40,12 @@ MAX_LEAD_SECONDS = 10**7  # a longer time is not that of a person
 SEVERAL, UNSUPPORTED, NOT_READ = "several_labels", "not_a_classification", "not_in_the_file"
 GUIDE = """# Rows of Seedling for Label Studio
 
-1. Start Label Studio with permission to serve these files (only for images):
-   `LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=<the folder above this one> label-studio start`
-   and add this folder in the project's settings as a local source of files ("Cloud Storage", "Local files").
+1. Only for images: start Label Studio with permission to serve these files, where ROOT is the folder above this one:
+
+       export LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=ROOT
+       label-studio start
+
+   Then add this folder in the project's settings as a source of local files ("Cloud Storage", "Local files").
 2. Paste `label_config.xml` into the project's labeling interface.
 3. Import `tasks.json`, label, and export as JSON (not JSON-MIN).
 
@@ -165,7 +168,7 @@ def _external_row(task: Mapping[str, Any], position: str, folder: Path) -> Exter
     suggestions = [label for prediction in predictions for label in _choices(prediction)[1]]
     return ExternalRow(
         position=position,
-        row_ids=row_ids_in(data.get("seedling_id"), data.get("image"), data.get("text"), task.get("file_upload")),
+        row_ids=row_ids_in(*map(data.get, ("seedling_id", "image", "img", "url")), task.get("file_upload")),
         contents=partial(_contents, data, folder),
         answers=tuple(answers),
         predictions=len(predictions),

@@ -42,9 +42,9 @@ def table_row(
     position: str,
     contents: Callable[[], Iterable[bytes | str]],
 ) -> ExternalRow:
-    """Return a row of a table. values: by column; an empty value is None or "". Raises InputError for an unknown answer.
+    """Return a row of a table. Raises InputError for an unknown answer.
 
-    contents: reads the row's images or texts.
+    values: by column; an empty value is None or "". contents: reads the row's images or texts.
     """
     cells = {name: text_of(value) for name, value in values.items()}
     label, word = cells.get(LABEL), cells.get(ANSWER)
@@ -79,8 +79,8 @@ def _explicit(word: str, cells: Mapping[str, str], position: str, suggestion: st
     if kind is None:
         listed = ", ".join(sorted(set(ANSWER_WORDS.values())))
         raise InputError(
-            f"{position}: the answer {shortened(word)} is unknown. Use one of {listed}, and write classes to the column "
-            "`label`."
+            f"{position}: the answer {shortened(word)} is unknown. Use one of {listed}, and write classes to the "
+            "column `label`."
         )
     label = cells.get(LABEL) or suggestion
     if kind in {"label", "reject"} and not label:
