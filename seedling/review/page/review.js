@@ -40,11 +40,11 @@ const ANSWER_NAMES = {
   label: "accepted", reject: "rejected", none_of_these: "none of these", bad: "bad data", duplicate: "copy", keep: "kept",
   unsure: "unsure", skip: "skipped", flag: "flagged",
 };
-const MARK_SIGNS = { reject: "✕ not this", bad: "⚠ bad", unsure: "? unsure", none_of_these: "∅ none", flag: "⚑ flagged", skip: "→ skip", duplicate: "⧉ copy" };
+const MARK_SIGNS = { reject: "✕ not this", bad: "⚠ bad", unsure: "? unsure", none_of_these: "∅ none", flag: "⚑ flagged", skip: "→ skip", duplicate: "≡ copy" };
 const STATES = { predicted: "◇ predicted", labeled: "◆ labeled", reviewed: "✔ reviewed" };
 const KEY_NAMES = {
   ControlLeft: "left Ctrl", ControlRight: "right Ctrl", ShiftLeft: "left Shift", ShiftRight: "right Shift",
-  ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Backspace: "⌫", PageUp: "Page Up", PageDown: "Page Down",
+  ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", PageUp: "Page Up", PageDown: "Page Down",
 };
 const MODIFIER_CODES = new Set(["ControlLeft", "ControlRight", "ShiftLeft", "ShiftRight", "AltLeft", "AltRight", "MetaLeft", "MetaRight"]);
 
@@ -120,7 +120,7 @@ async function request(path, body) {
   return values;
 }
 function withToken(url) {
-  const address = new URL(url, location.href);
+  const address = new URL(url, `${location.origin}/`);
   if (address.origin !== location.origin) return "data:,"; // only this server's images
   if (!address.searchParams.has("token")) address.searchParams.set("token", token);
   return address.pathname + address.search;
@@ -348,7 +348,7 @@ function highlighted(text, words) {
 function cell(card, row, index, images) {
   const button = make("button", { type: "button", class: "cell", "data-id": row.row_id, "aria-pressed": "false", tabindex: index ? -1 : 0, "aria-label": `Row ${index + 1}` });
   const url = card.item.question === "duplicates" ? row.image || row.thumbnail : row.thumbnail || row.image;
-  if (url) button.append(image(url, "", images, row)); else button.append(make("span", { class: "snippet", dir: "auto", text: shortened(String(row.text ?? ""), 300) }));
+  if (url) button.append(image(url, "", images, row)); else button.append(make("span", { class: "snippet", dir: "auto", text: shortened(String(row.text ?? "").trim(), 300) || "(empty)" }));
   const key = config.keys.classes[index];
   if (key) button.append(make("kbd", { text: keyName(key) }));
   button.append(make("span", { class: "sign" }));
@@ -400,7 +400,7 @@ function place(card, start, name) {
   $("stage").replaceChildren(card.element);
   showGuesses(item);
   if (state.contrast) stretchContrast();
-  if (isMany(item)) { showMarks(card); cells()[0]?.focus({ preventScroll: true }); }
+  if (isMany(item)) { fitGrid(); showMarks(card); cells()[0]?.focus({ preventScroll: true }); }
   requestAnimationFrame(() => { // the message is handled after the frame has been painted
     const channel = new MessageChannel();
     channel.port1.onmessage = () => painted(card, start, name);
@@ -555,6 +555,22 @@ function acceptRest(start) {
 function answerDuplicates(kept, start) {
   record(row => ({ answer: row === kept ? "keep" : "duplicate" }), start);
 }
+// The columns with which the thumbnails are largest.
+function fitGrid() {
+  const grid = $("stage").querySelector(".grid:not(.texts)");
+  if (!grid) return;
+  const number = grid.childElementCount, box = $("stage").getBoundingClientRect(), gap = 8, isGrid = !grid.classList.contains("copies");
+  let best = { side: 0, columns: 1 };
+  for (let columns = 1; columns <= number; columns += 1) {
+    const side = Math.min((box.width - 20 + gap) / columns, (box.height - 20 + gap) / Math.ceil(number / columns)) - gap;
+    if (side > best.side) best = { side, columns };
+  }
+  const smallest = isGrid ? 84 : 150; // below, the stage scrolls
+  const columns = best.side >= smallest ? best.columns : Math.max(1, Math.floor((box.width - 20 + gap) / (smallest + gap)));
+  const side = best.side >= smallest ? best.side : (box.width - 20 + gap) / columns - gap;
+  grid.style.gridTemplateColumns = isGrid ? `repeat(${columns}, ${Math.floor(side)}px)` : `repeat(${columns}, minmax(0, 1fr))`;
+}
+addEventListener("resize", fitGrid);
 function moveCursor(button) {
   for (const other of cells()) other.tabIndex = other === button ? 0 : -1;
   button.focus({ preventScroll: false });
@@ -748,19 +764,20 @@ function keyName(key) {
 const keysOf = action => config.keys[action] || [];
 const keyElements = (keys, most = 9) => keys.slice(0, most).map(key => make("kbd", { text: keyName(key) }));
 function actionButton(action, name, className = "") {
-  const button = make("button", { type: "button", "data-action": action, class: className, title: ACTIONS[action] }, make("span", { text: name }), ...keyElements(keysOf(action), 3));
+  const keys = keysOf(action).filter(key => key !== "Space" || !isManyMode()); // there, Space marks
+  const button = make("button", { type: "button", "data-action": action, class: className, title: ACTIONS[action] }, make("span", { text: name }), ...keyElements(keys, className ? 3 : 1));
   button.setAttribute("aria-keyshortcuts", keysOf(action).map(keyName).join(" "));
   return button;
 }
 const ANSWERS = {
   verify: [["accept", "✓ Yes", "yes"], ["reject", "✕ No", "no"], ["skip", "Skip"], ["unsure", "Unsure"], ["none_of_these", "None of these"], ["bad", "Bad data"], ["flag", "Flag"]],
-  label: [["accept", "✓ Likeliest class", "yes"], ["skip", "Skip"], ["unsure", "Unsure"], ["none_of_these", "None of these"], ["bad", "Bad data"], ["flag", "Flag"]],
+  label: [["skip", "Skip"], ["unsure", "Unsure"], ["none_of_these", "None of these"], ["bad", "Bad data"], ["flag", "Flag"]],
   grid: [["accept_rest", "Accept all", "yes"], ["reject", "✕ Mark", "no"], ["skip", "Skip all"], ["unsure", "Unsure"], ["none_of_these", "None of these"], ["bad", "Bad data"], ["flag", "Flag"]],
   duplicates: [["accept_rest", "Keep all", "yes"], ["bad", "Bad data"], ["skip", "Skip"], ["flag", "Flag"]],
 };
 function showControls() {
   const answers = ANSWERS[state.mode].map(([action, name, className]) => actionButton(action, name, className));
-  if (state.mode === "duplicates") answers.splice(1, 0, make("button", { type: "button", "data-action": "mark_copy", title: "Mark as a copy" }, make("span", { text: "⧉ Mark as copy" }), make("kbd", { text: "Space" })));
+  if (state.mode === "duplicates") answers.splice(1, 0, make("button", { type: "button", "data-action": "mark_copy", title: "Mark as a copy" }, make("span", { text: "≡ Mark as copy" }), make("kbd", { text: "Space" })));
   $("answers").replaceChildren(...answers);
   $("classes").hidden = isManyMode();
   $("view").hidden = isManyMode() || config.modality === "text";
@@ -789,7 +806,7 @@ function fillClasses() {
     return [label, button];
   }));
   $("labels").replaceChildren(...classButtons.values());
-  $("guesses").replaceChildren(...guessKeys().map((key, index) => make("button", { type: "button", class: "class guess", "data-guess": index }, make("span", { dir: "auto" }), make("small"), make("kbd", { text: keyName(key) }))));
+  $("guesses").replaceChildren(...guessKeys().map((key, index) => make("button", { type: "button", class: "class guess", "data-guess": index }, make("span", { dir: "auto" }), make("small"), make("kbd", { text: keyName(key) }), ...(index ? [] : keyElements(keysOf("accept"), 3)))));
   $("find").placeholder = `Search ${plural(classes.length, "class").replace("classs", "classes")}`;
   $("classes").classList.toggle("many", classes.length > keys.length);
   setText($("find-hint"), `${keysOf("search").map(keyName).join(" or ")} to type, Enter takes the first`);
@@ -807,8 +824,10 @@ function showGuesses(item) {
   shownGuesses = guesses.map(guess => classButtons.get(guess.label)).filter(Boolean);
   for (const button of shownGuesses) button.classList.add("guessed");
   const best = $("answers").querySelector('[data-action="accept"]');
-  if (best && item.question === "label") { best.disabled = !guesses.length; setText(best.querySelector("span"), guesses.length ? `✓ ${shortened(guesses[0].label, 40)}` : "✓ No suggestion"); }
-  else if (best) { best.disabled = false; setText(best.querySelector("span"), "✓ Yes"); }
+  if (best) { // a label is asked for in verify mode if the row comes without suggestion
+    best.disabled = item.question === "label" && !guesses.length;
+    setText(best.querySelector("span"), item.question === "verify" ? "✓ Yes" : guesses.length ? `✓ ${shortened(guesses[0].label, 40)}` : "✓ No suggestion");
+  }
   const no = $("answers").querySelector('[data-action="reject"]');
   if (no) no.disabled = item.question === "label";
   if (state.typing) startTyping();
@@ -1133,10 +1152,10 @@ function showDetails(item) {
   showNeighbors(isBlind ? [] : item.neighbors || []);
 }
 function showSuggestions(suggestions, isBlind) {
-  const bars = suggestions.map(({ label, probability }) => {
+  const keys = guessKeys(), bars = suggestions.map(({ label, probability }, index) => {
     const bar = make("span", { class: "bar" }, make("i"));
     bar.firstChild.style.width = `${Math.round(100 * Math.max(0, Math.min(1, probability)))}%`;
-    return make("li", {}, make("span", { class: "name", dir: "auto", title: label, text: label }), make("span", { text: percent(probability) }), bar);
+    return make("li", {}, make("span", { class: "name", dir: "auto", title: label, text: label }), make("span", {}, `${percent(probability)} `, keys[index] ? make("kbd", { text: keyName(keys[index]) }) : null), bar);
   });
   const content = bars.length ? make("ol", {}, ...bars) : make("p", { class: "soft", text: isBlind ? "Hidden for this row: a share of rows comes without suggestion, to measure error rates without bias." : "No model has predicted this row yet." });
   $("suggestions").replaceChildren(make("h3", { text: "The model’s classes" }), content);
@@ -1162,8 +1181,9 @@ function togglePanel() {
 // ----------------------------------------------------------------------------------------------------------- live panel
 
 const interval = estimate => (estimate ? `[${percent(estimate.low)}, ${percent(estimate.high)}]` : "");
-function number(name, value, more = "") {
-  return [make("dt", { text: name }), make("dd", {}, make("b", { text: value }), more ? make("span", { class: "soft", text: ` ${more}` }) : null)];
+function number(name, value, ...more) {
+  const notes = more.filter(Boolean).flatMap(text => [" ", make("span", { class: "soft", text })]);
+  return [make("dt", { text: name }), make("dd", {}, make("b", { text: value }), ...notes)];
 }
 let panelKey = "";
 function showPanel(panel) {
@@ -1176,7 +1196,7 @@ function showPanel(panel) {
   entries.push(...number("answers", count(panel.answers ?? 0), panel.reversals ? `${count(panel.reversals)} changed` : ""));
   entries.push(...number("accuracy", accuracy ? percent(accuracy.value) : "–", accuracy ? interval(accuracy) : "after the first fit"));
   if (left) entries.push(...number("label errors left", count(Math.round(left.value)), `[${count(Math.round(left.low))}, ${count(Math.round(left.high))}]`));
-  if (rate) entries.push(...number("labels that are wrong", percent(rate.value), `${interval(rate)} of ${plural(rate.rows ?? 0, "random row")}`));
+  if (rate) entries.push(...number("wrong labels", percent(rate.value), interval(rate), `of ${plural(rate.rows ?? 0, "random row")}`));
   if (typeof panel.expected_gain === "number") entries.push(...number("next 100 answers", `${panel.expected_gain >= 0 ? "+" : "−"}${Math.abs(panel.expected_gain).toFixed(1)} points`, "expected"));
   $("numbers").replaceChildren(...entries);
   $("enough").replaceChildren(make("b", { class: panel.enough ? "enough" : "", text: panel.enough ? "✔ Enough. " : "→ Go on. " }), panel.reason || "");
@@ -1216,13 +1236,14 @@ async function pollPanel() {
 // -------------------------------------------------------------------------------------------------------------- dialogs
 
 function fillSheet() {
-  const rows = Object.entries(ACTIONS).map(([action, text]) => make("tr", {}, make("td", {}, ...keyElements(keysOf(action))), make("td", { text })));
-  const guesses = guessKeys(), fixed = classKeys().slice(0, classes.length);
-  if (guesses.length) rows.unshift(make("tr", {}, make("td", {}, ...keyElements(guesses)), make("td", { text: "The model’s likeliest classes; they change with the row" })));
-  rows.unshift(make("tr", {}, make("td", {}, ...keyElements(fixed, 30)), make("td", { text: "The classes; each has always the same key. In a grid and among copies: the rows" })));
-  rows.push(make("tr", {}, make("td", {}, make("kbd", { text: "←" }), make("kbd", { text: "↑" }), make("kbd", { text: "→" }), make("kbd", { text: "↓" }), make("kbd", { text: "Space" })), make("td", { text: "In a grid and among copies: move, and mark" })));
-  rows.push(make("tr", {}, make("td", { text: "Swipe" }), make("td", { text: "Right: yes. Left: no. Up: skip. Two fingers: zoom" })));
-  $("sheet-body").replaceChildren(make("table", {}, make("tbody", {}, ...rows)), make("p", { class: "soft", text: "Control acts when it is released, and only if no other key was pressed. Other keys: `review: {keys: …}` in params.yaml." }));
+  const line = (keys, text) => make("li", {}, make("span", {}, ...keys), make("span", { text }));
+  const lines = Object.entries(ACTIONS).map(([action, text]) => line(keyElements(keysOf(action)), text));
+  const guesses = guessKeys(), fixed = classKeys().slice(0, classes.length), arrows = ["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown", "Space"];
+  lines.unshift(line(keyElements(fixed, 30), "The classes: each has always the same key. In a grid and among copies: the rows"));
+  if (guesses.length) lines.unshift(line(keyElements(guesses), "The model’s likeliest classes, which change with the row"));
+  lines.push(line(keyElements(arrows), "In a grid and among copies: move, and mark"));
+  lines.push(line(["Swipe"], "Right: yes. Left: no. Up: skip. Two fingers: zoom"));
+  $("sheet-body").replaceChildren(make("ul", {}, ...lines), make("p", { class: "soft" }, "Control acts when it is released, if no other key was pressed. Change keys by ", make("code", { text: "review: {keys: …}" }), " in params.yaml."));
 }
 let noteCard = null;
 function openNote() {
