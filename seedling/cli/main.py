@@ -22,6 +22,7 @@ from seedling.cli.init import init
 from seedling.cli.migrate import migrate
 from seedling.cli.predict import predict
 from seedling.cli.resolve import resolve
+from seedling.cli.review import review
 from seedling.cli.run import run
 from seedling.cli.schedule import schedule
 from seedling.cli.serve import serve
@@ -41,6 +42,7 @@ COMMANDS = (
     clean,
     migrate,
     resolve,
+    review,
     stage,
     compare,
     ablate,

@@ -1,4 +1,4 @@
-"""What the page shows about a row: its content, the model's guesses, where it comes from, and its nearest labeled rows."""
+"""What the page shows about a row: its content, the model's guesses, its origin, and its nearest labeled rows."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class ItemMaker:
             is_cut = text is not None and len(text) > max_characters
             shown = None if text is None else as_shown(text[:max_characters])
             return {"kind": "text", "text": shown, "text_cut": is_cut, "missing": text is None}
-        address = f"image/{row_id}?side="
+        address = f"/image/{row_id}?side="
         return {"kind": "image", "image": f"{address}{SCREEN_SIDE}", "thumbnail": f"{address}{THUMBNAIL_SIDE}"}
 
     def _texts(self, row_ids: Sequence[str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ from seedling.review.log import ReviewLog
 from seedling.review.questions import RandomSample, Shares, purpose_of
 from seedling.review.records import Answer, ClassChange, Purpose, Question, Undo
 from seedling.review.rows import ReviewRows, read_review_rows
+from seedling.review.tally import ReviewTally
 from seedling.workspace import Workspace
 
 GRID_ROWS = 36
@@ -88,14 +89,15 @@ class ReviewQueue:
         self.log = ReviewLog(workspace)
         self.shares = Shares.of(params.review) if split == "train" else Shares(0, 0, 0, 0)
         self._rank, self._on_answers = rank, answered
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self.leases = LeaseBook(Workspace(workspace).review_folder / LEASE_FILE)
         self.version = 0
         self.load()
 
     def load(self) -> None:
         """Read the log and the rows again, for example after a run has written new ones."""
-        decisions = decide(self.log.all_files())
+        files = self.log.all_files()
+        decisions, tally = decide(files), ReviewTally(files)
         rows = read_review_rows(self.workspace, decisions.classes, self.params.review.classes)
         states: dict[str, ReviewerState] = defaultdict(ReviewerState)
         answered_by: dict[str, set[str]] = defaultdict(set)
@@ -109,9 +111,14 @@ class ReviewQueue:
         is_asked = np.isin(rows.split, splits)
         decided = rows.ids.positions(sorted(decisions.by_row))
         is_asked[decided[decided >= 0]] = False
-        with self._lock:
-            self.rows, self.decisions, self._is_asked = rows, decisions, is_asked
+        has_label = np.array([label is not None for label in rows.labels], dtype=bool)
+        self.n_labeled = int((has_label & (rows.split == "train")).sum())
+        self.n_pool = int((rows.split == "pool").sum())
+        with self.lock:
+            self.rows, self.decisions, self.tally, self._is_asked = rows, decisions, tally, is_asked
             self._states, self._answered_by, self._randomly_asked = states, answered_by, randomly_asked
+            self._n_asked = int(is_asked.sum())
+            self._n_answered = self._n_asked - len(self.open_positions())
             self._rankings: dict[str, Ranking] = {}
             self._sample: Iterator[int] = iter(RandomSample(rows, self.params.seed))
             self.version += 1
@@ -124,7 +131,7 @@ class ReviewQueue:
         skip: ids of rows that the page already has.
         """
         on_page = set(skip)
-        with self._lock:
+        with self.lock:
             count = min(count, MAX_ITEMS_PER_REQUEST)
             answered = self._states[reviewer].answered
             leases = [
@@ -146,7 +153,7 @@ class ReviewQueue:
 
     def lease_row(self, reviewer: str, row_id: str, mode: Question = "label") -> Lease | None:
         """Lease this row, for a link from the report; None if there is no such row."""
-        with self._lock:
+        with self.lock:
             position = self.rows.ids.position(row_id)
             if position is None:
                 return None
@@ -230,14 +237,14 @@ class ReviewQueue:
 
     def set_ranking(self, order: str, positions: NDArray[np.intp], rows: ReviewRows) -> None:
         """Use a new ranking, unless the rows were read again since it was started. rows: those that were ranked."""
-        with self._lock:
+        with self.lock:
             if rows is self.rows:
                 self.version += 1
                 self._rankings = {order: Ranking(order, positions, self.version)}
 
     def open_positions(self) -> NDArray[np.intp]:
         """The positions of the rows of this queue's split that nobody has answered and that are not decided."""
-        with self._lock:
+        with self.lock:
             is_open = self._is_asked.copy()
             positions = self.rows.ids.positions(list(self._answered_by))
             is_open[positions[positions >= 0]] = False
@@ -246,7 +253,7 @@ class ReviewQueue:
     @property
     def remaining(self) -> int:
         """The number of rows that nobody has answered."""
-        return len(self.open_positions())
+        return max(0, self._n_asked - self._n_answered)
 
     def _lease(self, reviewer: str, position: int, mode: Question, purpose: Purpose, order: str, number: int) -> Lease:
         row_id, label = self.rows.ids[position], self.rows.labels[position]
@@ -330,15 +337,17 @@ class ReviewQueue:
         """Store answers; they are on the disk when this returns. Returns the ids of those that were new."""
         lines = [self._as_line(reviewer, answer) for answer in answers]
         new_lines = [line for line in self.log.append(reviewer, lines) if isinstance(line, Answer)]
-        with self._lock:
+        with self.lock:
             state = self._states[reviewer]
             for line in new_lines:
                 if line.answer == "skip":
                     state.skipped.append(line.row_id)
                 elif line.answer != "flag":
                     state.answered.add(line.row_id)
+                    self._count_answer(line.row_id, +1)
                     self._answered_by[line.row_id].add(reviewer)
                 self.decisions.answers.append(line)
+            self.tally.add(new_lines)
             self.leases.end(reviewer, [line.row_id for line in lines if line.answer != "flag"])
             if new_lines:
                 self.leases.save()
@@ -362,22 +371,31 @@ class ReviewQueue:
             }
         return Answer(reviewer=reviewer, **values)
 
+    def _count_answer(self, row_id: str, change: int) -> None:
+        """Count a row that is answered for the first time, or that is no longer answered, if it was to be asked."""
+        position = self.rows.ids.position(row_id)
+        if row_id not in self._answered_by and position is not None and self._is_asked[position]:
+            self._n_answered += change
+
     def take_back(self, reviewer: str, line: Undo) -> bool:
         """Store an undo or a redo. Returns whether it was new."""
         if not self.log.append(reviewer, [line]):
             return False
         answers = active_answers(self.log.read(reviewer).lines)
-        with self._lock:
+        with self.lock:
             state = self._states[reviewer]
             still_answered = {answer.row_id for answer in answers if answer.answer not in {"skip", "flag"}}
             for row_id in state.answered ^ still_answered:
                 if row_id in still_answered:
+                    self._count_answer(row_id, +1)
                     self._answered_by[row_id].add(reviewer)
                 else:
                     self._answered_by[row_id].discard(reviewer)
                     if not self._answered_by[row_id]:
                         del self._answered_by[row_id]
+                        self._count_answer(row_id, -1)
             state.answered = still_answered
+            self.tally.add([line])
             self.decisions = decide(self.log.all_files())
         return True
 
@@ -402,5 +420,5 @@ class ReviewQueue:
 
     def counts(self) -> Counter[str]:
         """The number of answers by reviewer."""
-        with self._lock:
+        with self.lock:
             return Counter({name: len(state.answered) for name, state in self._states.items()})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import secrets
 import socket
 import threading
@@ -28,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from seedling.errors import InputError, SeedlingError
 from seedling.files.writing import write_json
 from seedling.media.images import Undecodable
+from seedling.review.address import remove_server_address, running_reviewer_url, write_server_address
 from seedling.review.keys import key_bindings
 from seedling.review.orders import ORDERS
 from seedling.review.queue import AnswerFromPage
@@ -37,7 +37,7 @@ from seedling.serving.http_clients import AllowedHosts
 from seedling.workspace import Workspace
 
 DEFAULT_PORT = 4310
-SERVER_FILE, LOCK_FILE, TOKENS_FILE = "server.json", "server.lock", "tokens.json"
+LOCK_FILE, TOKENS_FILE = "server.lock", "tokens.json"
 START_TIMEOUT_SECONDS = 20.0
 MAX_ANSWERS_PER_REQUEST = 500
 MAX_BODY_MEGABYTES = 8
@@ -181,11 +181,15 @@ class ReviewApi:
         self.session.queue.answer(reviewer, answers)
         return {"saved": [answer.id for answer in answers], "panel": self.session.panel(reviewer)}
 
-    def undo(self, sent: SentUndo, token: Annotated[str | None, Header(alias="X-Review-Token")] = None) -> dict[str, Any]:
+    def undo(
+        self, sent: SentUndo, token: Annotated[str | None, Header(alias="X-Review-Token")] = None
+    ) -> dict[str, Any]:
         """Take answers back."""
         return self._take_back("undo", sent, token)
 
-    def redo(self, sent: SentUndo, token: Annotated[str | None, Header(alias="X-Review-Token")] = None) -> dict[str, Any]:
+    def redo(
+        self, sent: SentUndo, token: Annotated[str | None, Header(alias="X-Review-Token")] = None
+    ) -> dict[str, Any]:
         """Restore answers that were taken back."""
         return self._take_back("redo", sent, token)
 
@@ -227,7 +231,9 @@ class ReviewApi:
         """The panel's counts and estimates."""
         return self.session.panel(self.reviewer(token))
 
-    def image(self, row_id: str, token: str | None = None, side: Annotated[int, Query(ge=0, le=10_000)] = 0) -> Response:
+    def image(
+        self, row_id: str, token: str | None = None, side: Annotated[int, Query(ge=0, le=10_000)] = 0
+    ) -> Response:
         """The image of a row."""
         self.reviewer(token)
         try:
@@ -236,7 +242,9 @@ class ReviewApi:
             raise HTTPException(404, f"The image of row {row_id[:32]} cannot be decoded ({error}).") from error
         except SeedlingError as error:
             raise HTTPException(404, f"The image of row {row_id[:32]} is gone: {error}") from error
-        return Response(content, media_type=media_type, headers={**SECURITY_HEADERS, "Cache-Control": IMAGE_CACHE_HEADER})
+        return Response(
+            content, media_type=media_type, headers={**SECURITY_HEADERS, "Cache-Control": IMAGE_CACHE_HEADER}
+        )
 
 
 def review_application(session: ReviewSession, tokens: Mapping[str, str], title: str) -> FastAPI:
@@ -303,6 +311,7 @@ class ReviewServer:
         self._paths = Workspace(session.workspace)
         self._folder = self._paths.review_folder
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)  # the tokens of reviewers
         self._process_lock = FileLock(self._folder / LOCK_FILE, timeout=0)
         self._lock_process()
         self._socket = _bound(host, port)
@@ -315,9 +324,7 @@ class ReviewServer:
             int(MAX_BODY_MEGABYTES * 1e6), 8 * int(MAX_BODY_MEGABYTES * 1e6), requests_per_second=float("inf")
         )
         guarded = GuardedApp(application, AllowedHosts(host, allowed_hosts), limits)
-        self._server = uvicorn.Server(
-            LimitedConfig(guarded, ConnectionLimits(), log_level="warning", lifespan="off")
-        )
+        self._server = uvicorn.Server(LimitedConfig(guarded, ConnectionLimits(), log_level="warning", lifespan="off"))
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="review server", daemon=True
         )
@@ -326,7 +333,7 @@ class ReviewServer:
         try:
             self._process_lock.acquire()
         except Timeout as error:
-            address = running_server(self._paths.folder)
+            address = running_reviewer_url(self._paths.folder)
             raise InputError(
                 f"A review server of {self._paths.folder} is already running"
                 f"{f' at {address}' if address else ''}: use it, or stop it with Ctrl-C in its terminal."
@@ -341,7 +348,7 @@ class ReviewServer:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise SeedlingError(f"The review server did not start at {self.url}: try another --port.")
             time.sleep(0.01)
-        write_json(self._folder / SERVER_FILE, {"url": self.url, "pid": os.getpid()})
+        write_server_address(self.session.workspace, next(iter(self.addresses.values())))
 
     def wait(self, is_over: Callable[[], bool] = lambda: False) -> None:
         """Wait until the server is stopped, or until `is_over`."""
@@ -350,7 +357,7 @@ class ReviewServer:
 
     def stop(self) -> None:
         """Stop serving."""
-        (self._folder / SERVER_FILE).unlink(missing_ok=True)
+        remove_server_address(self.session.workspace)
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(timeout=10)
@@ -368,19 +375,7 @@ def reviewer_tokens(folder: Path, reviewers: Sequence[str]) -> dict[str, str]:
         kept = {}
     tokens = {reviewer: str(kept.get(reviewer) or secrets.token_urlsafe(24)) for reviewer in reviewers}
     write_json(path, {**kept, **tokens})
-    path.chmod(0o600)
     return tokens
-
-
-def running_server(workspace: Path) -> str | None:
-    """The address of the workspace's running review server, without a token; None if there is none."""
-    import psutil
-
-    try:
-        record = json.loads((Workspace(workspace).review_folder / SERVER_FILE).read_text(encoding="utf-8"))
-        return str(record["url"]) if psutil.pid_exists(int(record["pid"])) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -17,7 +17,9 @@ from seedling.errors import SeedlingError
 from seedling.review.background import BackgroundRanker, quick_ranking
 from seedling.review.images import ReviewImages
 from seedling.review.items import ItemMaker
+from seedling.review.panel import ReviewProgress, panel
 from seedling.review.queue import ReviewQueue
+from seedling.review.quota import write_stop_rule
 from seedling.review.refit import Refit
 from seedling.review.rows import ReviewRows
 from seedling.review.word_weights import MAX_TEXTS, WordWeights, predicted_labels
@@ -36,7 +38,9 @@ class ReviewSession:
     words: WordWeights
 
     @classmethod
-    def of(cls, workspace: Path, *, split: str = "train", on_answers: Callable[[], None] = lambda: None) -> ReviewSession:
+    def of(
+        cls, workspace: Path, *, split: str = "train", on_answers: Callable[[], None] = lambda: None
+    ) -> ReviewSession:
         """Read the workspace. on_answers: called after answers were stored, for a run that waits for them.
 
         Raises MissingGeneration if no rows were collected, InputError for invalid params.
@@ -73,6 +77,7 @@ class ReviewSession:
         self._answers_since_refit = 0
         self._lock = threading.Lock()
         self._generation = self._version_of_generation()
+        self._stop_rule: tuple[bool, str] | None = None
 
     def start(self) -> None:
         """Start the background ranking."""
@@ -137,13 +142,21 @@ class ReviewSession:
         return ItemMaker(self.workspace, self.queue, self.ranker, self.words)
 
     def panel(self, reviewer: str) -> dict[str, Any]:
-        """The counts and estimates of the page's panel."""
-        answers = self.queue.decisions.answers
-        points = self.ranker.history.points
-        return {
-            "answers": sum(answer.reviewer == reviewer for answer in answers),
-            "remaining": self.queue.remaining,
-            "accuracy_history": [[point[0], point[1]] for point in points],
-            "queue_version": self.queue.version,
-            "refitting": self.ranker.refitting,
-        }
+        """The counts and estimates of the page's panel. What it says about the end is recorded for a waiting run."""
+        queue, ranker = self.queue, self.ranker
+        progress = ReviewProgress(
+            classes=len(queue.rows.classes),
+            remaining=queue.remaining,
+            labeled=queue.n_labeled,
+            pool=queue.n_pool,
+            accuracies=ranker.history.points,
+            min_gain=self.params.review.enough_gain,
+            queue_version=queue.version,
+            is_refitting=ranker.refitting,
+        )
+        with queue.lock:
+            result = panel(queue.tally, reviewer, progress)
+        if (result.enough, result.reason) != self._stop_rule:
+            self._stop_rule = result.enough, result.reason
+            write_stop_rule(self.workspace, enough=result.enough, reason=result.reason)
+        return result.model_dump(mode="json") | {"problem": ranker.error}

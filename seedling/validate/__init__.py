@@ -355,6 +355,8 @@ def carve_test_rows(checked_rows: list[CheckedRow], params: ValidateParams, seed
         return 0
     training = [checked for checked in usable(checked_rows) if checked.row.split == "train"]
     labeled = [checked for checked in training if is_human_label(checked.row.label_source)]
+    # Reviewers are asked about doubtful rows, so a test split of rows that only they have labeled would be too hard.
+    labeled = [checked for checked in labeled if not checked.is_labeled_by_review] or labeled
     labels, groups = [str(checked.row.label) for checked in labeled], [str(checked.row.group) for checked in labeled]
     by_source = {str(checked.row.group) for checked in labeled if checked.near_group != checked.row.group}
     chosen = carve_test(labels, groups, params.test_share, seed, max(2, params.min_class_rows), by_source)

@@ -33,7 +33,8 @@ class CheckedRow:
 
     reason: the reason code if the row is rejected; near_key, thumbnail: compared to find near-duplicates; signals:
     quality metrics (seedling/media/quality_metrics.py); quality_codes: the quality issues; label_issue: None if
-    the label was not evaluated; original_label: the label before a repair, None if it was not changed; near_group:
+    the label was not evaluated; original_label: the label before a repair or a review, None if it was not changed;
+    is_labeled_by_review: whether the data has no label from a person, but a reviewer has given one; near_group:
     the smallest id among the near-duplicates, which may be fewer rows than the group; source_groups: the groups that
     the row's sources define; spans_sources: whether its near-duplicates are in several source groups.
     """
@@ -46,6 +47,7 @@ class CheckedRow:
     quality_codes: list[str] = field(default_factory=list)
     label_issue: LabelIssue | None = None
     original_label: str | None = None
+    is_labeled_by_review: bool = False
     near_group: str | None = None
     source_groups: frozenset[str] = frozenset()
     spans_sources: bool = False

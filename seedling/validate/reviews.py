@@ -68,6 +68,7 @@ def _apply(checked: CheckedRow, decision: Decision) -> None:
     if decision.kind == "label":
         if checked.reason is None:
             checked.original_label = row.label
+            checked.is_labeled_by_review = row.label_source != "human"
             split = "train" if row.split in {"pool", "out_of_scope"} else row.split
             certain = replace(row, label_probs=None, weight=1.0, confidence=1.0, split=split)
             checked.row = replace(certain, label=decision.label, label_source=REVIEW_SOURCE)

@@ -1,0 +1,86 @@
+"""The command `seedling review`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedling.cli.options import AllowHost, Debug, Workspace, explained
+
+
+class Split(StrEnum):
+    """The rows that are reviewed."""
+
+    train = "train"
+    test = "test"
+
+
+class ExchangeFormat(StrEnum):
+    """The format of an export or an import."""
+
+    label_studio = "label-studio"
+    csv = "csv"
+    hugging_face = "hugging-face"
+    fiftyone = "fiftyone"
+
+
+def review(  # noqa: PLR0913  (the options of the command)
+    reviewer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of a reviewer, who gets an own address. May be repeated.", show_default="your user name"
+        ),
+    ] = None,
+    terminal: Annotated[bool, typer.Option("--terminal", help="Review texts in this terminal.")] = False,
+    split: Annotated[Split, typer.Option(help="Rows to review: labeled rows and the pool, or the test split.")] = (
+        Split.train
+    ),
+    row: Annotated[str | None, typer.Option(help="Id of the row to begin with.")] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Read new files of data/ and visit web sources before the review.")
+    ] = False,
+    overlap: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of rows that a second reviewer gets, too.")
+    ] = None,
+    export_format: Annotated[
+        ExchangeFormat | None, typer.Option("--export", help="Write the rows for another tool to --path, and end.")
+    ] = None,
+    import_path: Annotated[
+        Path | None, typer.Option("--import", help="Read answers from another tool's file or folder, and end.")
+    ] = None,
+    path: Annotated[Path | None, typer.Option(help="Folder or file that --export writes.")] = None,
+    add_classes: Annotated[
+        bool, typer.Option("--add-classes", help="Add classes that an import has and the workspace does not.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any free port.")] = 4310,
+    open_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    allow_host: AllowHost = None,
+    workspace: Workspace = Path(),
+    debug: Debug = False,
+) -> None:
+    """Review rows by keyboard: check labels, label the pool, and compare duplicates. The next run uses the answers."""
+    with explained(debug):
+        from seedling.cli.reviewing import ReviewCommand
+
+        command = ReviewCommand(
+            workspace=workspace.resolve(),
+            reviewers=tuple(reviewer or ()),
+            split=split.value,
+            row_id=row,
+            overlap=overlap,
+        )
+        command.prepare(refresh=refresh)
+        if export_format is not None or import_path is not None:
+            command.exchange(None if export_format is None else export_format.value, path, import_path, add=add_classes)
+        elif terminal:
+            command.review_in_terminal()
+        else:
+            from seedling.extras import require
+            from seedling.serving.http_clients import checked_hosts
+
+            require("serve", "`seedling review`")
+            command.serve(host, port, checked_hosts(allow_host or ()), open_browser=open_browser)

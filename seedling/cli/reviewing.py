@@ -1,0 +1,136 @@
+"""Starts a review: prepares the rows, and serves the page or reviews in the terminal."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import signal
+import webbrowser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from seedling.config.params import load
+from seedling.errors import InputError
+from seedling.lock import workspace_lock
+from seedling.review.log import reviewer_name
+from seedling.review.session import ReviewSession
+from seedling.terminal.console import PrintableConsole
+from seedling.upgrading import upgrade_workspace
+from seedling.workspace import MANIFEST, Workspace
+
+SSH_HINT = "On another machine, open a tunnel first: ssh -L {port}:127.0.0.1:{port} <this machine>"
+
+
+@dataclass(frozen=True)
+class ReviewCommand:
+    """A call of `seedling review`. overlap: replaces `review.overlap` of params.yaml."""
+
+    workspace: Path
+    reviewers: Sequence[str]
+    split: str
+    row_id: str | None
+    overlap: float | None
+
+    def names(self) -> list[str]:
+        """The reviewers; without --reviewer, the user of this process."""
+        return [reviewer_name(name) for name in self.reviewers] or [_user_name()]
+
+    def prepare(self, *, refresh: bool) -> None:
+        """Collect the rows if none were collected, or again, so that new files are in the queue."""
+        from seedling.cli.live_table import LiveTable
+        from seedling.cli.running import RunConsole
+        from seedling.versioning.ledger import open_ledger
+
+        load(self.workspace)
+        paths = Workspace(self.workspace)
+        is_collected = (paths.generation("scrape") / MANIFEST).is_file()
+        if is_collected and not refresh:
+            return
+        console = RunConsole()
+        with workspace_lock(self.workspace):
+            upgrade_workspace(self.workspace)
+            live_table, ledger = LiveTable(console), open_ledger(self.workspace)
+            ledger.watch, ledger.finished = live_table.watch, live_table.finish
+            with live_table.live():
+                ledger.run("scrape", visit=refresh)
+                if (paths.generation("validate") / MANIFEST).is_file():  # otherwise, there may be too few labels
+                    ledger.run("validate")
+
+    def session(self) -> ReviewSession:
+        """Read the rows and the answers so far."""
+        session = ReviewSession.of(self.workspace, split=self.split, on_answers=self._on_answers())
+        if self.overlap is not None:
+            session.queue.shares = replace(session.queue.shares, overlap=self.overlap)
+        return session
+
+    def _on_answers(self) -> Callable[[], None]:
+        """What to call after answers: it resumes a run that waits for them."""
+        if not Workspace(self.workspace).review_wait.exists():
+            return lambda: None
+        from seedling.flows.reviewing import resume_if_met
+
+        return partial(_never_failing, partial(resume_if_met, self.workspace))
+
+    def serve(self, host: str, port: int, allowed_hosts: Sequence[str], *, open_browser: bool) -> None:
+        """Serve the page until Ctrl-C or SIGTERM."""
+        from seedling.review.server import ReviewServer
+
+        console = PrintableConsole()
+        with console.status("Reading the rows …"):
+            server = ReviewServer(self.session(), self.names(), host, port, allowed_hosts)
+            server.start()
+        addresses = {name: self._with_row(address) for name, address in server.addresses.items()}
+        for name, address in addresses.items():
+            prefix = "" if len(addresses) == 1 else f"{name}: "
+            console.print(f"{prefix}{address}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"{server.session.queue.remaining:,} rows to review. Answers are saved in "
+            f"{Workspace(self.workspace).reviews}; the next `seedling run` uses them. Press Ctrl-C to stop.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        if open_browser and len(addresses) == 1:
+            webbrowser.open(next(iter(addresses.values())))
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            answers = len(server.session.queue.present_decisions().answers)
+            console.print(f"Stopped. {answers:,} answers are saved.", highlight=False)
+        finally:
+            server.stop()
+            signal.signal(signal.SIGTERM, before)
+
+    def _with_row(self, address: str) -> str:
+        return address if self.row_id is None else address.replace("/?token=", f"/item/{self.row_id}?token=")
+
+    def review_in_terminal(self) -> None:
+        """Review texts in the terminal, for one reviewer."""
+        raise NotImplementedError
+
+    def exchange(self, export_format: str | None, path: Path | None, import_path: Path | None, *, add: bool) -> None:
+        """Write the rows for another tool, or read its answers."""
+        raise NotImplementedError
+
+
+def _never_failing(call: Callable[[], object]) -> None:
+    """Call it; an error, such as a Prefect server that does not respond, must not lose or delay an answer."""
+    try:
+        call()
+    except Exception:  # noqa: BLE001  (the run goes on at its time-out)
+        return
+
+
+def _user_name() -> str:
+    """The name of this process's user, as the name of a file."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "reviewer"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", user).strip("-._")
+    if not name:
+        raise InputError(f"The user name '{user}' cannot be the name of a reviewer: use --reviewer NAME.")
+    return name[:64]
