@@ -82,6 +82,15 @@ WithCode = Annotated[
 ]
 
 
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="Class names for data without labels: a file with one name per line, or names with commas between them.",
+        metavar="FILE|NAMES",
+    ),
+]
+
+
 def init(  # noqa: PLR0913  (Typer makes an option of each argument)
     folder: Folder,
     images: Images = None,
@@ -95,6 +104,7 @@ def init(  # noqa: PLR0913  (Typer makes an option of each argument)
     delimiter: Delimiter = None,
     no_label: NoLabel = None,
     with_code: WithCode = False,
+    labels: Labels = None,
     debug: Debug = False,
 ) -> None:
     """Create a workspace, a git and DVC repository, from a folder, from a table, or for data to collect."""
@@ -110,16 +120,35 @@ def init(  # noqa: PLR0913  (Typer makes an option of each argument)
             delimiter="\t" if delimiter in {"tab", "\\t"} else delimiter,
             no_label=no_label or None,
         )
-        options = InitOptions(pack, by_source, with_code, table)
+        options = InitOptions(pack, by_source, with_code, table, () if labels is None else _class_names(labels))
         modality: Literal["image", "text"] = "image" if images is not None or collect == "images" else "text"
         source, findings = images or texts, InitFindings()
         with terminal("init") as progress:
             workspace = make_workspace(
                 folder, source, modality, encoder=encoder, options=options, findings=findings, progress=progress
             )
-        _print_result(workspace, source, findings, may_be_packed=pack is None)
+        _print_result(workspace, source, findings, may_be_packed=pack is None, is_labeled=labels is None)
         if modality == "image" and encoder is None:
             print(NO_ENCODER)
+
+
+def _class_names(labels: str) -> tuple[str, ...]:
+    """The names of --labels: the lines of a file, or the parts between commas."""
+    path = Path(labels)
+    try:
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"--labels {labels} cannot be read ({error}): save it as UTF-8, one class name per line."
+        ) from error
+    parts = labels.split(",") if text is None else text.splitlines()
+    names = tuple(dict.fromkeys(" ".join(name.split()) for name in parts if name.strip()))
+    if len(names) < 2:
+        raise InputError(
+            f"--labels {labels!r} names {len(names)} classes, and at least two are needed: name a file with one class "
+            "name per line, or write --labels rose,tulip."
+        )
+    return names
 
 
 def _check_options(
@@ -135,8 +164,13 @@ def _check_options(
         )
 
 
-def _print_result(workspace: Path, source: Path | None, findings: InitFindings, *, may_be_packed: bool) -> None:
-    """Print what was left out, the preview and the next step. may_be_packed: whether no option decided on packing."""
+def _print_result(
+    workspace: Path, source: Path | None, findings: InitFindings, *, may_be_packed: bool, is_labeled: bool
+) -> None:
+    """Print what was left out, the preview and the next step.
+
+    may_be_packed: whether no option decided on packing. is_labeled: whether rows have labels, so that a run can start.
+    """
     from seedling.init.create import describe_left_out
 
     for sentence in [*describe_left_out(findings.left_out), *findings.preview_lines]:
@@ -147,4 +181,5 @@ def _print_result(workspace: Path, source: Path | None, findings: InitFindings, 
             f"The files of {source} are packed in {len(packed)} Parquet files (--loose keeps them as separate files)."
         )
     next_step = ", describe a source in params.yaml (docs/collecting.md), and" if source is None else " &&"
-    print(printable(f"{workspace} is ready. Next: cd {workspace}{next_step} seedling run"))
+    command = "seedling run" if is_labeled else "seedling review"
+    print(printable(f"{workspace} is ready. Next: cd {workspace}{next_step} {command}"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from seedling.config.params import set_value
 from seedling.config.sources import TableSource
 from seedling.dataset.generation import Modality
 from seedling.errors import InputError, MissingColumn, SeedlingError
@@ -69,6 +70,7 @@ from seedling.workspace import (
 FOLDER = "{kind: folder, path: .}"
 BY_CLASS = FOLDER.replace("}", ", by_class: true}")
 MAY_BE_EMPTY = FOLDER.replace("}", ", may_be_empty: true}")
+UNLABELED = "unlabeled"  # the folder of the pool
 MIN_PACKED_FILES = 10_000  # DVC checks each file of data/ in each command
 OWN_FILES = (
     *(f"{DVC_FOLDER}/{GIT_IGNORE}", f"{DVC_FOLDER}/config", DVC_IGNORE, GIT_ATTRIBUTES, GIT_IGNORE, README_FILE),
@@ -88,13 +90,25 @@ class InitOptions:
 
     pack: whether a folder's files become Parquet files in data/packed; None: from MIN_PACKED_FILES files on.
     by_source: whether the source's top folders are sources with class folders in each, or classes; None: detected.
-    with_code: whether scripts and programs in the source are copied, too. table: the settings of all tables.
+    with_code: whether scripts and programs in the source are copied, too. table: the settings of all tables. classes:
+    their names, if rows need not have labels yet; a source folder without folders of splits or classes then becomes the
+    pool.
     """
 
     pack: bool | None = None
     by_source: bool | None = None
     with_code: bool = False
     table: TableOptions = field(default_factory=TableOptions)
+    classes: tuple[str, ...] = ()
+
+    def is_pool(self, source: Path | None) -> bool:
+        """Whether the source is a folder of rows without labels."""
+        if not self.classes or source is None or not source.is_dir():
+            return False
+        tables, folders = _tables_and_folders(source)
+        return not tables and not any(
+            path.name.casefold() in SPLIT_FOLDERS or path.name in self.classes for path in folders
+        )
 
 
 @dataclass(frozen=True)
@@ -126,7 +140,12 @@ def make_workspace(
     """
     folder = folder.resolve()
     _check(folder, source)
-    source_lines = [MAY_BE_EMPTY] if source is None else _sources(source, modality, options.by_source, options.table)
+    if source is None:
+        source_lines = [MAY_BE_EMPTY]
+    elif options.is_pool(source):
+        source_lines = [FOLDER]
+    else:
+        source_lines = _sources(source, modality, options.by_source, options.table)
     if options.pack and source_lines not in ([FOLDER], [BY_CLASS]):
         raise InputError(
             "--pack applies only to a single folder of classes: remove it; tables and several sources are not packed."
@@ -167,6 +186,8 @@ class _Plan:
         source_lines = self._fill_data(Workspace(folder).data, findings.left_out, progress)
         write_ignored(Workspace(folder).not_copied_file, sorted(findings.left_out))
         _write_files(folder, name, self.modality, source_lines, self.encoder)
+        if self.options.classes:
+            set_value(folder, ["review", "classes"], list(self.options.classes))
         progress("track with DVC", 0, None)
         if self.source is not None:
             findings.preview_lines.extend(_preview(folder, self.source))
@@ -184,6 +205,11 @@ class _Plan:
             _make_label_folders(data)
             return source_lines
         file_count = sum(len(names) for _, _, names in os.walk(source))
+        if self.options.is_pool(source):
+            data.mkdir()
+            left_out += _copy(source, data / UNLABELED, file_count, progress, with_code=with_code)
+            left_out += hidden_files(source)
+            return source_lines
         can_pack = source_lines in ([FOLDER], [BY_CLASS]) and file_count > 0
         if can_pack and (pack or (pack is None and file_count >= MIN_PACKED_FILES)):
             left_out += pack_folder(

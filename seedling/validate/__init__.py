@@ -332,7 +332,8 @@ def reject_small_classes(checked_rows: list[CheckedRow], min_class_rows: int) ->
         raise InputError(
             f"At least two classes with {min_class_rows} different labeled rows each are required; found: {counts}. "
             f"Of {len(checked_rows)} rows, {_rejection_summary(checked_rows)}. "
-            "Add labeled rows in data/ (labeled/<class>/, or the label column), or fix the rejected ones."
+            "Label rows with `seedling review`, add labeled rows in data/ (labeled/<class>/, or the label column), or "
+            "fix the rejected ones."
         )
     known_classes = set(classes)
     for checked in usable(checked_rows):
