@@ -112,7 +112,7 @@ class GrowResult:
     @cached_property
     def label_issues(self) -> pd.DataFrame:
         """The evaluated training labels, the likeliest label errors first, as in reports/label_issues.csv."""
-        from seedling.report.data_page import label_issues
+        from seedling.report.suspicious_rows import label_issues
 
         validated = Workspace(self.workspace).generation("validate")
         return label_issues(read(validated), read_rejected(validated))

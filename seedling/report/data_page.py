@@ -25,6 +25,7 @@ from seedling.records.manifest import Manifest, read_notes
 from seedling.records.stage_notes import ScrapeNotes, ValidateNotes
 from seedling.report.pages import environment, preview
 from seedling.report.sentences import copies_sentence, label_issues_sentence
+from seedling.report.suspicious_rows import label_issues, review_links, suspicious_rows, with_position
 from seedling.workspace import DUPLICATES, LABEL_ISSUES, QUALITY, Workspace
 
 MAX_EXAMPLES = 24  # rows of each kind on the page
@@ -74,7 +75,7 @@ def write_data_page(workspace: Path) -> Path:
     for name, rows in ((LABEL_ISSUES, issues), (DUPLICATES, copies), (QUALITY, flagged)):
         _write_csv(path.with_name(name), rows)
     copies_summary, leaks = _copies(generations, copies), leaks_by_kind(kept, rejected)
-    worst = issues[issues["is_label_issue"].eq(True).astype(bool)].head(MAX_EXAMPLES)
+    worst = suspicious_rows(issues)
     page = (
         environment("data.html.jinja")
         .get_template("data.html.jinja")
@@ -86,6 +87,7 @@ def write_data_page(workspace: Path) -> Path:
             label_noise=notes.label_issues,
             label_issues_sentence=label_issues_sentence(notes.label_issues),
             worst=_with_content(generations, worst),
+            links=review_links(workspace, worst["id"]),
             quality=_quality_cards(generations, flagged, notes.quality),
             usual=notes.usual_quality_codes,
             fixed_camera=notes.fixed_camera,
@@ -110,33 +112,8 @@ def rejections(manifest: Manifest) -> dict[str, int]:
     return dict(sorted(manifest.reasons.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def label_issues(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a p_label_error, the highest first.
-
-    Columns: id, origin, original_label, suggested_label, p_label_error, rank, is_label_issue and done, the repair.
-    """
-    both = pd.concat([kept, rejected.reindex(columns=[*kept.columns, "reason"])], ignore_index=True)
-    rows = both[both["p_label_error"].notna()]
-    original_label = rows["original_label"].where(rows["original_label"].notna(), rows["label"])
-    done = np.select(
-        [
-            rows["reason"].eq("label_issue"),
-            rows["label_source"].eq("repaired"),
-            rows["original_label"].notna(),
-        ],
-        ["dropped", "relabeled", "weighted down"],
-        default="",
-    )
-    ranked = rows.assign(original_label=original_label, done=done, p_label_error=rows["p_label_error"].round(4))
-    ranked = ranked.sort_values(["p_label_error", "id"], ascending=[False, True], ignore_index=True)
-    ranked["rank"] = np.arange(1, len(ranked) + 1)
-    return ranked[
-        ["id", "origin", "original_label", "suggested_label", "p_label_error", "rank", "is_label_issue", "done"]
-    ]
-
-
 def duplicates(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
-    """Exact duplicates and near-duplicates: id, origin, kind, group, split, label, kept, reason."""
+    """Exact duplicates and near-duplicates: id, origin, kind, group, split, label, kept, reason, file, row, text."""
     if "near_group" in kept:  # rows of one `group` of a source are not copies
         kept, rejected = (frame.assign(group=frame["near_group"]) for frame in (kept, rejected))
     kept_rows = kept.assign(reason=None)
@@ -149,7 +126,7 @@ def duplicates(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
     kind = np.where(several.duplicated(["group", "id"], keep=False), "exact", "near")
     rows = several.assign(kind=kind, kept=several["reason"].isna(), reason=several["reason"].fillna(""))
     rows = rows.sort_values(["group", "kept", "id", "origin"], ascending=[True, False, True, True], ignore_index=True)
-    return rows[["id", "origin", "kind", "group", "split", "label", "kept", "reason"]]
+    return with_position(rows, ["id", "origin", "kind", "group", "split", "label", "kept", "reason"])
 
 
 def leaks_by_kind(kept: pd.DataFrame, rejected: pd.DataFrame) -> dict[str, int]:
@@ -163,10 +140,10 @@ def leaks_by_kind(kept: pd.DataFrame, rejected: pd.DataFrame) -> dict[str, int]:
 
 
 def quality_issues(kept: pd.DataFrame) -> pd.DataFrame:
-    """One row per quality flag: id, origin, code, split, label."""
+    """One row per quality flag: id, origin, code, split, label, file, row, text."""
     flagged = kept[[len(codes) > 0 for codes in kept["quality"]]]
     rows = flagged.explode("quality").rename(columns={"quality": "code"}).sort_values(["code", "id"], ignore_index=True)
-    return rows[["id", "origin", "code", "split", "label"]]
+    return with_position(rows, ["id", "origin", "code", "split", "label"])
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:

@@ -17,7 +17,7 @@ from seedling.media.personal_data import as_shown
 from seedling.records.evaluation import ClassResultRecord
 from seedling.records.model import ModelRecord
 
-SHARED = ("style.css", "marks.jinja", "augmented_rows.jinja", "screening.jinja", "report.js")
+SHARED = ("style.css", "marks.jinja", "augmented_rows.jinja", "screening.jinja", "review.jinja", "report.js")
 MAX_TEXT_CHARACTERS = 160
 NAME_PARTS = re.compile(r"[^_\-/ ]{1,12}[_\-/]*|[_\-/ ]+")  # a line may break between them
 

@@ -58,6 +58,7 @@ from seedling.report.confusion import confusion_context
 from seedling.report.contact_sheet import STAGES, sheet
 from seedling.report.pages import environment, never_predicted, preview, vote
 from seedling.report.results import Headline, Subject, ThresholdResult
+from seedling.report.review_section import review_context
 from seedling.report.row_stories import examples, stories
 from seedling.stats.statistics import Estimate, wilson_of
 from seedling.workspace import (
@@ -226,6 +227,7 @@ def write_report(workspace: Path) -> Path:
             **_result_context(workspace, evaluation, predictions),
             **_rows_context(paths.generations, runs),
             **_rounds_context(workspace, evaluation),
+            **review_context(workspace, predictions, evaluation.confidence),
             not_copied=count_not_copied(workspace),
             crawl_rates=_crawl_rates(paths.crawl_stores),
             confusion=confusion_context(predictions, classes),

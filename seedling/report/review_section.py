@@ -1,0 +1,250 @@
+"""The section "Review" of report.html: what people decided, how right labels and reviewers are, and what to ask next.
+
+Rows are labeled, reviewed or predicted: by the data, by a reviewer, or only by the model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from seedling.dataset.generation import columns_of, read, read_manifest, read_rejected
+from seedling.dataset.schema import REVIEW_SOURCE
+from seedling.records.intervals import EstimateRecord
+from seedling.records.review import (
+    AutomationBiasRecord,
+    CorrectedTestRecord,
+    ErrorRateRecord,
+    OutcomeRecord,
+    ReviewRecord,
+    StateRecord,
+    write_review_table,
+)
+from seedling.report.pages import percent, points, thousands
+from seedling.report.sentences import interval, plural, soft, warning
+from seedling.report.suspicious_rows import ROW_COLUMNS, label_issues, review_links, suspicious_rows
+from seedling.review.log import read_log
+from seedling.review.statistics import ReviewedData, review_record
+from seedling.stats.statistics import share
+from seedling.workspace import Workspace
+
+MAX_LISTED_DISAGREEMENTS = 50
+OUTCOMES = {
+    "confirmed": "labels confirmed",
+    "corrected": "labels corrected",
+    "given": "labels given to unlabeled rows",
+    "rejected_labels": "labels rejected, without another class",
+    "none_of_these": "rows of none of the classes",
+    "bad": "rows rejected as bad data",
+    "duplicates": "rows rejected as duplicates",
+    "undecided": "rows answered without a decision",
+}
+
+
+def review_context(workspace: Path, predictions: pd.DataFrame, confidence: float) -> dict[str, Any]:
+    """The values of review.jinja; writes reports/review.csv if there are answers.
+
+    predictions: the rows of reports/predictions.parquet.
+    """
+    paths = Workspace(workspace)
+    validated = paths.generation("validate")
+    columns = [*(name for name in ROW_COLUMNS if name in columns_of(validated)), "split"]
+    kept, rejected = read(validated, columns), read_rejected(validated)
+    record = _record(workspace, kept, rejected, predictions, confidence)
+    if record is not None:
+        write_review_table(workspace, record)
+    suspicious = suspicious_rows(label_issues(kept, rejected))
+    return {
+        "review": record,
+        "reviewing": {
+            "sentences": review_sentences(record) if record else [],
+            "outcomes": _outcomes(record.outcomes) if record else [],
+            "disagreements": record.disagreements[:MAX_LISTED_DISAGREEMENTS] if record else [],
+            "suspicious": suspicious.to_dict("records"),
+            "links": review_links(workspace, suspicious["id"]),
+        },
+    }
+
+
+def _record(
+    workspace: Path, kept: pd.DataFrame, rejected: pd.DataFrame, predictions: pd.DataFrame, confidence: float
+) -> ReviewRecord | None:
+    files = read_log(Workspace(workspace).reviews)
+    if not any(file.lines or file.damaged for file in files.values()):
+        return None
+    both = pd.concat([kept[["id", "origin"]], rejected[["id", "origin"]]]).drop_duplicates("id")
+    is_reviewed = kept["label_source"].eq(REVIEW_SOURCE)
+    states = StateRecord(
+        labeled=int((kept["label"].notna() & ~is_reviewed).sum()),
+        reviewed=int(is_reviewed.sum()),
+        predicted=int((kept["label"].isna() & kept["split"].eq("pool")).sum()),
+    )
+    manifest = read_manifest(Workspace(workspace).generation("validate"))
+    was_pool = is_reviewed & kept["original_label"].isna()
+    data = ReviewedData(
+        ids=set(both["id"]),
+        origins=dict(zip(both["id"], both["origin"], strict=True)),
+        classes=max(2, len(manifest.classes)),
+        labeled=int((kept["split"].eq("train") & kept["label"].notna() & ~was_pool).sum()),
+        pool=states.predicted + int(was_pool.sum()),
+        states=states,
+    )
+    corrected = corrected_test(kept, predictions, confidence)
+    return review_record(files, data, confidence).model_copy(update={"corrected_test": corrected})
+
+
+def corrected_test(kept: pd.DataFrame, predictions: pd.DataFrame, confidence: float) -> CorrectedTestRecord | None:
+    """The accuracy on the test rows with their former and their present labels; None if no review changed one.
+
+    kept: the rows of validate, with `original_label`; predictions: id, label, predicted and group of evaluated rows.
+    """
+    test = kept[kept["split"].eq("test")].drop_duplicates("id").set_index("id")
+    rows = predictions[predictions["id"].isin(test.index)]
+    if rows.empty:
+        return None
+    of_row = test.loc[rows["id"]]
+    is_changed = of_row["label_source"].eq(REVIEW_SOURCE) & of_row["original_label"].ne(of_row["label"])
+    if not is_changed.any():
+        return None
+    former = of_row["label"].where(~is_changed, of_row["original_label"])
+    predicted, groups = rows["predicted"].to_numpy(), rows["group"].to_numpy(dtype=str)
+    before, after = (
+        EstimateRecord.of(share((labels.to_numpy() == predicted).astype(bool), groups, confidence))
+        for labels in (former, of_row["label"])
+    )
+    return CorrectedTestRecord(rows=len(rows), corrected=int(is_changed.sum()), before=before, after=after)
+
+
+def _outcomes(outcomes: OutcomeRecord) -> list[tuple[str, int]]:
+    counts = outcomes.model_dump()
+    return [(words, counts[name]) for name, words in OUTCOMES.items() if counts[name]]
+
+
+def review_sentences(record: ReviewRecord) -> list[Markup]:
+    """What the review contributed and how right it is, a sentence or two per entry."""
+    sentences = [answers_sentence(record)]
+    sentences += [error_rate_sentence(rate) for rate in record.error_rates]
+    if not record.error_rates:
+        sentences.append(
+            Markup("The error rate of the labels is unknown: {}").format(
+                soft("no random row was answered without a suggestion (review.random_share in params.yaml).")
+            )
+        )
+    if record.errors_left:
+        left = record.errors_left
+        ends = soft(f"[{thousands(round(left.low))}, {thousands(round(left.high))}]")
+        sentences.append(
+            Markup("About <b>{}</b> {} wrong labels are left among the training rows that nobody has reviewed.").format(
+                thousands(round(left.value)), ends
+            )
+        )
+    if record.automation_bias:
+        sentences.append(automation_bias_sentence(record.automation_bias))
+    if record.corrected_test:
+        sentences.append(corrected_test_sentence(record.corrected_test))
+    if record.alpha is not None:
+        sentences.append(
+            Markup("{} were answered by several reviewers: Krippendorff's alpha is <b>{:.2f}</b> {}.").format(
+                plural(record.shared_rows, "row"), record.alpha, soft("(1: they always agree, 0: as by chance)")
+            )
+        )
+    sentences += log_sentences(record)
+    return sentences
+
+
+def answers_sentence(record: ReviewRecord) -> Markup:
+    """How many answers and decided rows there are, and the states of all rows."""
+    states = record.states
+    return Markup(
+        "{} gave {} and decided about <b>{}</b>. Of all labels, <b>{}</b> are reviewed and {} are labeled by the data "
+        "alone; {} are only predicted."
+    ).format(
+        plural(len(record.reviewers), "reviewer"),
+        plural(record.answers, "answer"),
+        plural(record.outcomes.decided, "row"),
+        thousands(states.reviewed),
+        thousands(states.labeled),
+        plural(states.predicted, "row"),
+    )
+
+
+def error_rate_sentence(rate: ErrorRateRecord) -> Markup:
+    """The share of wrong labels or pseudo-labels, and how far the reviewers' own errors are part of it."""
+    sentence = Markup("<b>{}</b> {} of the {} {}, measured on {} that were answered without a suggestion.").format(
+        percent(rate.estimate.value),
+        soft(interval(rate.estimate)),
+        "labels" if rate.kind == "labels" else "model's predictions for unlabeled rows",
+        "were wrong before the review" if rate.kind == "labels" else "were wrong when they were checked",
+        plural(rate.rows, "random row"),
+    )
+    contradicted = f"Reviewers contradicted {percent(rate.contradicted.value)} of them"
+    if rate.is_corrected:
+        details = soft(
+            f"{contradicted}; their own errors, measured on {plural(rate.second_looks, 'row')} that were answered "
+            "twice, are taken out. A mistake that all looks share is not noticed."
+        )
+    else:
+        details = warning(
+            f"{contradicted}. Only {plural(rate.second_looks, 'row')} were answered twice without a suggestion, so "
+            "their own error is assumed to be about 5 %, not measured, and the interval is wide."
+        )
+    sentence += Markup(" {}").format(details)
+    if rate.undecided:
+        sentence += Markup(" {}").format(soft(f"{plural(rate.undecided, 'random row')} got no decision."))
+    return sentence
+
+
+def automation_bias_sentence(bias: AutomationBiasRecord) -> Markup:
+    """Whether a suggestion that is shown sways the reviewers."""
+    difference = bias.difference
+    ends = soft(f"[{points(difference.low)}, {points(difference.high)}]")
+    sentence = Markup("Answers agree with the model's suggestion {} points {} more often if it is shown.").format(
+        points(difference.value), ends
+    )
+    if difference.low > 0 and bias.is_random:
+        sentence += Markup(" {}").format(warning("Suggestions sway the reviewers."))
+    if not bias.is_random:
+        sentence += soft(
+            " The rows with a suggestion were selected by the queue, and those without are random: the difference may "
+            "be due to the rows."
+        )
+    return sentence
+
+
+def corrected_test_sentence(test: CorrectedTestRecord) -> Markup:
+    """The accuracy on the test split before and after its labels were corrected."""
+    return Markup(
+        "Reviewers corrected {} of the {} test rows. With the former labels, the accuracy of this model would be {} "
+        "{}; with the corrected ones, it is <b>{}</b> {}. {}"
+    ).format(
+        plural(test.corrected, "label"),
+        thousands(test.rows),
+        percent(test.before.value),
+        soft(interval(test.before)),
+        percent(test.after.value),
+        soft(interval(test.after)),
+        soft("They are another test set, so compare only accuracies on the same one."),
+    )
+
+
+def log_sentences(record: ReviewRecord) -> list[Markup]:
+    """What is unusual about the log: vanished rows, damaged and edited lines."""
+    sentences = []
+    if record.vanished:
+        verb = "is" if record.vanished == 1 else "are"
+        sentences.append(
+            Markup("{} {} no longer in the data; the decisions stay in reviews/.").format(
+                plural(record.vanished, "decided row"), verb
+            )
+        )
+    for places, problem in (
+        (record.damaged, "cannot be read and are not used"),
+        (record.edited, "were changed by hand and are used"),
+    ):
+        if places:
+            listed = ", ".join(f"reviews/{place.replace(':', '.jsonl:')}" for place in places[:5])
+            sentences.append(warning(f"{plural(len(places), 'line')} of the log {problem}: {listed}."))
+    return sentences
