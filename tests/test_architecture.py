@@ -212,6 +212,7 @@ def test_shared_packages_do_not_import_the_stages() -> None:
                 "train.files",
                 "pseudo_label.teacher",
                 "evaluate",
+                "review.exchange.hugging_face",
             },
         ),
     ],
@@ -236,6 +237,13 @@ OTHER_PATHS = {  # names that are not of a workspace, by module
     "flows.server_process": {"seedling-server-start.lock"},  # in Prefect's folder
     "python_api": {"rows.parquet"},  # a temporary file that `seedling init` reads
     "report.cards": {"data/{}-*.parquet"},  # the layout of the Hugging Face Hub
+    "review.exchange.csv_table": {"rows.csv"},  # an export of any folder
+    "review.exchange.fiftyone": {"labels.json", "samples.json"},  # the layout of FiftyOne
+    "review.exchange.hugging_face": {  # the layout of `datasets` and of the Hub
+        *("dataset_dict.json", "dataset_info.json", "state.json", "{}-of-{}.parquet"),
+    },
+    "review.exchange.image_folder": {"metadata.csv"},  # the layout of the Hugging Face Hub
+    "review.exchange.label_studio": {"tasks.json"},  # an export of any folder
     "scrape.saved_site": {"index.html"},  # a page of a site
 }
 

@@ -23,6 +23,7 @@ from seedling.review.exchange.importing import ImportCounts as ImportCounts
 from seedling.review.exchange.importing import ImportResult as ImportResult
 from seedling.review.exchange.importing import LabelRules as LabelRules
 from seedling.review.exchange.importing import import_rows
+from seedling.review.exchange.importing import renames_of as renames_of
 
 if TYPE_CHECKING:
     from seedling.review.decisions import Decisions

@@ -57,6 +57,8 @@ def read(path: Path) -> Iterator[ExternalRow]:
     for number, (position, values) in enumerate(read_table(path)):
         if number == 0:
             check_columns(values, str(path))
+            if {"annotation_id", "annotator"} <= set(values):
+                raise InputError(f"{path} is a CSV export of Label Studio, which drops cancelled tasks: export JSON.")
         yield table_row(values, position, _Contents(values, path.parent))
 
 

@@ -92,6 +92,7 @@ def _json(file: Path) -> dict[str, Any]:
 def _labels(content: Mapping[str, Any], file: Path) -> Iterator[ExternalRow]:
     classes = content.get("classes")
     names = classes if isinstance(classes, list) else []
+    _check_attributes(content["labels"], file)
     for key, target in content["labels"].items():
         targets = target if isinstance(target, list) else [target]
         contents = partial(_images, key, file.parent)
@@ -101,6 +102,16 @@ def _labels(content: Mapping[str, Any], file: Path) -> Iterator[ExternalRow]:
             continue
         values = _values(targets[0] if targets else None, names)
         yield table_row(values | {"file_name": key}, _position(key), contents)
+
+
+def _check_attributes(targets: Mapping[str, Any], file: Path) -> None:
+    """Raise InputError for Seedling's images without attributes: labels of people and of models look alike."""
+    labels = {key: label for key, label in targets.items() if row_ids_in(key) and label is not None}
+    if labels and not any(isinstance(label, dict) and "attributes" in label for label in labels.values()):
+        raise InputError(
+            f"{file} has no attributes, without which labels that a model suggested look like those of people: export "
+            "the dataset again with include_attributes=True and include_confidence=True."
+        )
 
 
 def _position(key: str) -> str:

@@ -25,7 +25,7 @@ from seedling.review.exchange.external_rows import ExternalRow, image_files
 from seedling.review.exchange.table_rows import LABEL, check_columns, table_row
 
 SPLITS_FILE, STATE_FILE, INFO_FILE = "dataset_dict.json", "state.json", "dataset_info.json"
-ARROW_FILE, PARQUET_FILE, PARQUET_FOLDER = "data-00000-of-00001.arrow", "{}-{:05d}.parquet", "data"
+ARROW_FILE, PARQUET_FOLDER = "data-00000-of-00001.arrow", "data"
 ROWS_PER_BATCH, ROWS_PER_FILE = 256, 2_000
 CONTENT_COLUMNS = ("image", "text", "content", "img")
 
@@ -60,14 +60,18 @@ def write_on_disk(rows: Iterable[ExportedRow], folder: Path, classes: Sequence[s
 
 
 def write_parquet(rows: Iterable[ExportedRow], folder: Path, classes: Sequence[str], modality: str) -> None:
-    """Write `data/<split>-00000.parquet`, which `datasets.load_dataset` reads."""
+    """Write `data/<split>-00000-of-00001.parquet`, which `datasets.load_dataset` reads with splits of any name."""
     schema = _schema(classes, modality)
     (folder / PARQUET_FOLDER).mkdir()
     parts: dict[str, int] = {}
     for split, batch in _batches(rows, schema, classes, ROWS_PER_FILE):
         number = parts[split] = parts.get(split, -1) + 1
-        path = folder / PARQUET_FOLDER / PARQUET_FILE.format(split, number)
-        pq.write_table(batch, path, compression="zstd", row_group_size=ROWS_PER_BATCH)
+        part = folder / PARQUET_FOLDER / f"{split}-{number:05d}"
+        pq.write_table(batch, part, compression="zstd", row_group_size=ROWS_PER_BATCH)
+    for split, last in parts.items():
+        for number in range(last + 1):
+            part = folder / PARQUET_FOLDER / f"{split}-{number:05d}"
+            part.rename(f"{part}-of-{last + 1:05d}.parquet")
 
 
 def _write(path: Path, value: Any) -> None:

@@ -55,6 +55,19 @@ class LabelRules:
     changes: ClassMap = field(default_factory=lambda: ClassMap(()))
 
 
+def renames_of(options: Iterable[str]) -> dict[str, str]:
+    """The renames of options in the form LABEL=CLASS. Raises InputError for another form."""
+    renames = {}
+    for option in options:
+        label, separator, name = option.partition("=")
+        if not separator or not label.strip() or not name.strip():
+            raise InputError(
+                f"--map-class {shortened(option)} is not in the form LABEL=CLASS, as in --map-class kitten=cat."
+            )
+        renames[tidy_label(label)] = tidy_label(name)
+    return renames
+
+
 @dataclass
 class ImportCounts:
     """What an import read.

@@ -35,7 +35,8 @@ REGION = "seedling-"
 LOCAL_FILES = "/data/local-files/?d="  # under which Label Studio serves files of its own machine
 LABEL_CONTROL, ANSWER_CONTROL, NOTE_CONTROL = "label", "answer", "note"
 ANSWER_CHOICES = ("none_of_these", "bad", "duplicate", "unsure", "flag")
-NOT_DATA = ("id", "exported_label", "answer", "note", "reviewer")  # fields that a task has in another way
+NOT_DATA = ("id", "label", "exported_label", "answer", "note", "reviewer")  # fields that a task has in another way
+PRESENT_LABEL = "present_label"  # not `label`, the name of the control, which would hide it in other exports
 MAX_LEAD_SECONDS = 10**7  # a longer time is not that of a person
 SEVERAL, UNSUPPORTED, NOT_READ = "several_labels", "not_a_classification", "not_in_the_file"
 GUIDE = """# Rows of Seedling for Label Studio
@@ -77,7 +78,7 @@ def _task(row: ExportedRow, folder: Path, name: str) -> dict[str, Any]:
         modality = "image"
         path = row.write_image(folder / IMAGE_FOLDER).relative_to(folder).as_posix()
         data["image"] = f"{LOCAL_FILES}{name}/{path}"
-    data |= {"seedling_id": row.id, "answers": row.answer_values()}
+    data |= {"seedling_id": row.id, PRESENT_LABEL: row.label, "answers": row.answer_values()}
     annotations = [_annotation(answer, modality) for answer in row.answers]
     task: dict[str, Any] = {"data": data, "annotations": [annotation for annotation in annotations if annotation]}
     if row.suggestion is not None:
@@ -214,7 +215,9 @@ def _answer(annotation: Mapping[str, Any], data: Mapping[str, Any], unusable: Co
     if len(kinds) > 1 or (not kinds and len(labels) > 1):
         unusable[SEVERAL] += 1
     elif kinds == ["reject"]:
-        asked_label = next((value for value in map(data.get, ("label", "suggestion")) if isinstance(value, str)), None)
+        asked_label = next(
+            (value for value in map(data.get, (PRESENT_LABEL, "suggestion")) if isinstance(value, str)), None
+        )
         if asked_label:
             return _complete(ExternalAnswer("reject", asked_label=asked_label), annotation)
         unusable[UNSUPPORTED] += 1
