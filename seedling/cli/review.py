@@ -18,12 +18,14 @@ class Split(StrEnum):
     test = "test"
 
 
-class ExchangeFormat(StrEnum):
+class FileFormat(StrEnum):
     """The format of an export or an import."""
 
-    label_studio = "label-studio"
+    label_studio = "label_studio"
     csv = "csv"
-    hugging_face = "hugging-face"
+    huggingface = "huggingface"
+    parquet = "parquet"
+    imagefolder = "imagefolder"
     fiftyone = "fiftyone"
 
 
@@ -45,13 +47,16 @@ def review(  # noqa: PLR0913  (the options of the command)
     overlap: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of rows that a second reviewer gets, too.")
     ] = None,
-    export_format: Annotated[
-        ExchangeFormat | None, typer.Option("--export", help="Write the rows for another tool to --path, and end.")
+    export_path: Annotated[
+        Path | None, typer.Option("--export", help="Folder to write the rows to for another tool, instead of a review.")
     ] = None,
     import_path: Annotated[
-        Path | None, typer.Option("--import", help="Read answers from another tool's file or folder, and end.")
+        Path | None, typer.Option("--import", help="File or folder of another tool to read answers from.")
     ] = None,
-    path: Annotated[Path | None, typer.Option(help="Folder or file that --export writes.")] = None,
+    file_format: Annotated[
+        FileFormat | None,
+        typer.Option("--format", help="Format of --export or --import.", show_default="csv, or detected"),
+    ] = None,
     add_classes: Annotated[
         bool, typer.Option("--add-classes", help="Add classes that an import has and the workspace does not.")
     ] = False,
@@ -74,8 +79,10 @@ def review(  # noqa: PLR0913  (the options of the command)
             overlap=overlap,
         )
         command.prepare(refresh=refresh)
-        if export_format is not None or import_path is not None:
-            command.exchange(None if export_format is None else export_format.value, path, import_path, add=add_classes)
+        if export_path is not None:
+            command.export(export_path, "csv" if file_format is None else file_format.value)
+        elif import_path is not None:
+            command.import_answers(import_path, None if file_format is None else file_format.value, add=add_classes)
         elif terminal:
             command.review_in_terminal()
         else:

@@ -14,13 +14,15 @@ from pathlib import Path
 from seedling.config.params import load
 from seedling.errors import InputError
 from seedling.lock import workspace_lock
+from seedling.progress import terminal as terminal_progress
+from seedling.review.decisions import decide
 from seedling.review.log import reviewer_name
+from seedling.review.rows import read_review_rows
 from seedling.review.session import ReviewSession
 from seedling.terminal.console import PrintableConsole
+from seedling.terminal.printable import printable
 from seedling.upgrading import upgrade_workspace
 from seedling.workspace import MANIFEST, Workspace
-
-SSH_HINT = "On another machine, open a tunnel first: ssh -L {port}:127.0.0.1:{port} <this machine>"
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,15 @@ class ReviewCommand:
 
     def prepare(self, *, refresh: bool) -> None:
         """Collect the rows if none were collected, or again, so that new files are in the queue."""
-        from seedling.cli.live_table import LiveTable
-        from seedling.cli.running import RunConsole
-        from seedling.versioning.ledger import open_ledger
-
         load(self.workspace)
         paths = Workspace(self.workspace)
         is_collected = (paths.generation("scrape") / MANIFEST).is_file()
         if is_collected and not refresh:
             return
+        from seedling.cli.live_table import LiveTable
+        from seedling.cli.running import RunConsole
+        from seedling.versioning.ledger import open_ledger
+
         console = RunConsole()
         with workspace_lock(self.workspace):
             upgrade_workspace(self.workspace)
@@ -109,11 +111,50 @@ class ReviewCommand:
 
     def review_in_terminal(self) -> None:
         """Review texts in the terminal, for one reviewer."""
-        raise NotImplementedError
+        from seedling.review.terminal import review_in_terminal
 
-    def exchange(self, export_format: str | None, path: Path | None, import_path: Path | None, *, add: bool) -> None:
-        """Write the rows for another tool, or read its answers."""
-        raise NotImplementedError
+        names = self.names()
+        if len(names) > 1:
+            raise InputError("A terminal has one reviewer: pass --reviewer once.")
+        answers = review_in_terminal(self.session(), names[0], row_id=self.row_id)
+        print(f"{answers:,} answers saved in {Workspace(self.workspace).reviews}; the next `seedling run` uses them.")
+
+    def export(self, folder: Path, file_format: str) -> None:
+        """Write the rows for another tool."""
+        from seedling.review.exchange import ExchangeFormat, export_rows
+        from seedling.review.log import read_log
+
+        decisions = decide(read_log(Workspace(self.workspace).reviews))
+        rows = read_review_rows(self.workspace, decisions.classes, load(self.workspace).review.classes)
+        collected = Workspace(self.workspace).generation("scrape")
+        with terminal_progress("export") as progress:
+            summary = export_rows(ExchangeFormat(file_format), rows, collected, decisions, folder, progress=progress)
+        print(f"{summary.rows:,} rows in {summary.folder}.")
+        if summary.left_out:
+            print(f"{len(summary.left_out):,} images could not be decoded and are left out.")
+
+    def import_answers(self, path: Path, file_format: str | None, *, add: bool) -> None:
+        """Read another tool's answers into the review log."""
+        from seedling.review.exchange import ExchangeFormat, LabelRules, import_answers
+        from seedling.review.log import ReviewLog, read_log
+
+        params = load(self.workspace)
+        decisions = decide(read_log(Workspace(self.workspace).reviews))
+        rows = read_review_rows(self.workspace, decisions.classes, params.review.classes)
+        with terminal_progress("import") as progress:
+            result = import_answers(
+                path,
+                None if file_format is None else ExchangeFormat(file_format),
+                rows,
+                self.names()[0] if self.reviewers else None,
+                rules=LabelRules(add_classes=add, changes=decisions.classes),
+                max_megapixels=params.max_megapixels,
+                progress=progress,
+            )
+        new = result.store(ReviewLog(self.workspace))
+        for sentence in result.counts.sentences():
+            print(printable(sentence))
+        print(f"{new:,} new answers saved in {Workspace(self.workspace).reviews}.")
 
 
 def _never_failing(call: Callable[[], object]) -> None:

@@ -35,6 +35,8 @@ from seedling.workspace import Workspace
 
 MAX_CANDIDATES = 20_000  # rows whose features are computed; the others keep the order of their probabilities
 MAX_LABELED = 5_000  # labeled rows that the heads are fitted on
+ROWS_PER_BLOCK = 256  # whose features are computed at once
+PUBLISH_SECONDS = 10.0  # between rankings while features are computed
 HISTORY_FILE = "accuracy.json"
 
 
@@ -96,6 +98,17 @@ class AccuracyHistory:
         write_json(self.path, self.points)
 
 
+@dataclass(frozen=True)
+class RankingTask:
+    """What to rank. positions: of the rows that can be asked; answers: so far, for the learning curve."""
+
+    rows: ReviewRows
+    order: str
+    positions: NDArray[np.intp]
+    decisions: Decisions
+    answers: int
+
+
 class BackgroundRanker:
     """Computes features once, refits the heads after each `refit_after` answers, and ranks again, on its own thread.
 
@@ -119,7 +132,7 @@ class BackgroundRanker:
         self._maker: Any = None
         self._vocabulary: NDArray[np.float32] | None = None
         self._wake, self._is_closed = threading.Event(), False
-        self._task: tuple[ReviewRows, str, NDArray[np.intp], Decisions, int] | None = None
+        self._task: RankingTask | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="review ranking", daemon=True)
 
@@ -132,7 +145,7 @@ class BackgroundRanker:
     ) -> None:
         """Rank these positions next; a request that has not started yet is replaced."""
         with self._lock:
-            self._task = rows, order, positions, decisions, answers
+            self._task = RankingTask(rows, order, positions, decisions, answers)
         self._wake.set()
 
     def close(self) -> None:
@@ -146,57 +159,82 @@ class BackgroundRanker:
         while not self._is_closed:
             self._wake.wait()
             self._wake.clear()
-            with self._lock:
-                task, self._task = self._task, None
+            task = self._next_task()
             if task is None or self._is_closed:
                 continue
             self.refitting = True
             try:
                 with single_threaded():
-                    self.rank_now(*task)
+                    self.rank_now(task)
                 self.error = None
             except Exception as error:  # noqa: BLE001  (the queue goes on with the order that it has; the page says why)
                 self.error = f"{type(error).__name__}: {error}"
             finally:
                 self.refitting = False
 
-    def rank_now(
-        self, rows: ReviewRows, order: str, positions: NDArray[np.intp], decisions: Decisions, answers: int
-    ) -> None:
-        """Compute missing features, refit, rank, and publish."""
-        seed = self.params.seed
-        candidates = self._candidates(rows, order, positions)
-        reviewed, labels = self._reviewed(rows, decisions)
-        self.compute_features(rows, np.union1d(candidates, reviewed))
-        features = self.features_of(rows, candidates)
-        reviewed_features = self.features_of(rows, reviewed)
+    def _next_task(self) -> RankingTask | None:
+        with self._lock:
+            task, self._task = self._task, None
+            return task
+
+    def rank_now(self, task: RankingTask) -> None:
+        """Compute missing features, and rank after each PUBLISH_SECONDS and at the end, with the answers until then."""
+        candidates = self._candidates(task.rows, task.order, task.positions)
+        reviewed, _ = self._reviewed(task.rows, task.decisions)
+        ordered = np.concatenate([reviewed, quick_ranking(task.rows, task.order, candidates, self.params.seed)])
+        missing = [position for position in ordered if task.rows.ids[int(position)] not in self.features]
+        published, block = time.monotonic(), ROWS_PER_BLOCK
+        if missing and self._fits_all_at_once:
+            missing, block = list(ordered), len(ordered)
+        for start in range(0, len(missing), block):
+            self.compute_features(task.rows, missing[start : start + block])
+            if self._is_closed:
+                return
+            if time.monotonic() - published > PUBLISH_SECONDS:
+                with self._lock:
+                    if self._task is not None and self._task.rows is task.rows and self._task.order == task.order:
+                        task, self._task = self._task, None
+                self._rank_computed(task)
+                published = time.monotonic()
+        self._rank_computed(task)
+
+    @property
+    def _fits_all_at_once(self) -> bool:
+        """Whether features of different blocks cannot be compared: the topics of words are fitted to all texts."""
+        return self.params.modality == "text" and self.params.encoder is None
+
+    def _rank_computed(self, task: RankingTask) -> None:
+        """Refit, rank the rows whose features are computed, and publish the ranking; the other rows come last."""
+        rows, order, seed = task.rows, task.order, self.params.seed
+        candidates = self._candidates(rows, order, task.positions)
+        candidates = np.array([p for p in candidates if rows.ids[int(p)] in self.features], dtype=np.intp)
+        reviewed, labels = self._reviewed(rows, task.decisions)
+        has_features = np.array([rows.ids[int(position)] in self.features for position in reviewed], dtype=bool)
+        reviewed, labels = reviewed[has_features], labels[has_features]
+        features, reviewed_features = self.features_of(rows, candidates), self.features_of(rows, reviewed)
         refitted = self._refit(features, reviewed_features, labels, len(rows.classes))
         probabilities = np.asarray(rows.probabilities[candidates], dtype=np.float32)
-        if refitted is not None:
-            is_new = np.isnan(probabilities[:, 0]) | (answers > 0)
+        if refitted is not None and len(candidates):
+            is_new = np.isnan(probabilities[:, 0]) | (task.answers > 0)
             probabilities = np.where(is_new[:, None], refitted.probabilities, probabilities)
-            if answers and refitted.accuracy is not None:
-                self.history.add(answers, refitted.accuracy)
-        ranked = rank(
-            order,
-            RankingInput(
-                features=features,
-                probabilities=probabilities,
-                labels=_label_numbers(rows, candidates),
-                p_label_error=rows.p_label_error[candidates],
-                groups=rows.groups[candidates],
-                newest_first=(candidates.max(initial=0) - candidates).astype(np.int64),
-                reviewed_features=reviewed_features,
-                reviewed_labels=labels,
-                committee=None if refitted is None else refitted.committee,
-            ),
-            len(candidates),
-            seed,
+        if refitted is not None and task.answers and refitted.accuracy is not None:
+            self.history.add(task.answers, refitted.accuracy)
+        ranking_input = RankingInput(
+            features=features,
+            probabilities=probabilities,
+            labels=_label_numbers(rows, candidates),
+            p_label_error=rows.p_label_error[candidates],
+            groups=rows.groups[candidates],
+            newest_first=(candidates.max(initial=0) - candidates).astype(np.int64),
+            reviewed_features=reviewed_features,
+            reviewed_labels=labels,
+            committee=None if refitted is None else refitted.committee,
         )
-        ordered = candidates[ranked]
-        others = np.setdiff1d(positions, ordered)
+        ordered = candidates[rank(order, ranking_input, len(candidates), seed)]
+        others = np.setdiff1d(task.positions, ordered)
         self.latest = refitted
-        self._publish(order, np.concatenate([ordered, quick_ranking(rows, order, others, seed)]), rows, refitted)
+        positions = np.concatenate([ordered, quick_ranking(rows, order, others, seed)])
+        self._publish(order, positions, rows, refitted)
 
     def _candidates(self, rows: ReviewRows, order: str, positions: NDArray[np.intp]) -> NDArray[np.intp]:
         """At most MAX_CANDIDATES positions: half of them the first without features, half of them at random."""
@@ -229,13 +267,13 @@ class BackgroundRanker:
         self.reviewed_labels = [rows.classes[label] for label in label_of.values()]
         return positions, np.array(list(label_of.values()), dtype=np.int64)
 
-    def compute_features(self, rows: ReviewRows, positions: NDArray[np.intp], progress: Progress = silent) -> None:
-        """Compute the features of the rows that have none, with the workspace's encoder or without one."""
-        missing = [row_id for position in positions if (row_id := rows.ids[int(position)]) not in self.features]
-        if not missing:
-            return
+    def compute_features(
+        self, rows: ReviewRows, positions: Sequence[int] | NDArray[np.intp], progress: Progress = silent
+    ) -> None:
+        """Compute the features of the rows, with the workspace's encoder or without one."""
+        missing = list(dict.fromkeys(rows.ids[int(position)] for position in positions))
         config = self.params.config
-        fits = self._maker is None
+        fits = self._maker is None or self._fits_all_at_once
         if fits:
             encoder = encoder_of(self.params, self.workspace)
             self._maker = make_features(encoder, None, config, Workspace(self.workspace).feature_cache)
@@ -263,10 +301,6 @@ class BackgroundRanker:
             return None
         weights = np.ones(len(labels))
         return refit(reviewed_features, labels, weights, n_classes, features, self.params.seed)
-
-    def seconds_since(self, start: float) -> float:
-        """Seconds since a time of `time.monotonic`."""
-        return time.monotonic() - start
 
 
 def _label_numbers(rows: ReviewRows, positions: Sequence[int] | NDArray[np.intp]) -> NDArray[np.int64]:
