@@ -16,4 +16,5 @@ def next_action(workspace: Path) -> str:
     if not flagged:
         return f"Next: open {Workspace(workspace).report_page}, which lists what would improve the model most."
     errors = "1 likely label error" if flagged == 1 else f"{flagged:,} likely label errors"
-    return f"Next: open the report, then check {errors}, each with a suggested label: {Workspace(workspace).data_page}"
+    page = Workspace(workspace).data_page
+    return f"Next: open the report, then check {errors} by keyboard with `seedling review`, or on {page}"

@@ -130,7 +130,7 @@ class BackgroundRanker:
         self.reviewed_ids: list[str] = []
         self.reviewed_labels: list[str] = []
         self._maker: Any = None
-        self._vocabulary: NDArray[np.float32] | None = None
+        self._unpredicted: tuple[ReviewRows, NDArray[np.bool_]] | None = None
         self._wake, self._is_closed = threading.Event(), False
         self._task: RankingTask | None = None
         self._lock = threading.Lock()
@@ -198,6 +198,12 @@ class BackgroundRanker:
                 published = time.monotonic()
         self._rank_computed(task)
 
+    def _lacks_prediction(self, rows: ReviewRows) -> NDArray[np.bool_]:
+        """(n,): the rows that the last run did not predict; the page shows the guesses of the refit for them."""
+        if self._unpredicted is None or self._unpredicted[0] is not rows:
+            self._unpredicted = rows, np.isnan(np.asarray(rows.probabilities[:, 0], dtype=np.float32))
+        return self._unpredicted[1]
+
     @property
     def _fits_all_at_once(self) -> bool:
         """Whether features of different blocks cannot be compared: the topics of words are fitted to all texts."""
@@ -217,6 +223,8 @@ class BackgroundRanker:
         if refitted is not None and len(candidates):
             is_new = np.isnan(probabilities[:, 0]) | (task.answers > 0)
             probabilities = np.where(is_new[:, None], refitted.probabilities, probabilities)
+            lacks_prediction = self._lacks_prediction(rows)[candidates]
+            rows.probabilities[candidates[lacks_prediction]] = refitted.probabilities[lacks_prediction]
         if refitted is not None and task.answers and refitted.accuracy is not None:
             self.history.add(task.answers, refitted.accuracy)
         ranking_input = RankingInput(
