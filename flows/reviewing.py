@@ -22,8 +22,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard
 from uuid import UUID
@@ -53,6 +54,7 @@ from seedling.review.quota import BEGINNING, AnswerCount, Quota, quota_of, read_
 from seedling.terminal.notices import state_once
 from seedling.workspace import Workspace
 
+NEVER = datetime.max.replace(tzinfo=UTC)
 POLL_SECONDS = 2.0
 CANCELLATION_POLL_SECONDS = 10.0
 SCHEDULE_POLL_SECONDS = 20.0
@@ -80,9 +82,15 @@ class SuspendedRun(Record):
     time_out_run_id: str | None = None
 
 
+@cache
+def answer_count(folder: Path, since: datetime) -> AnswerCount:
+    """The counter of new answers, one per process, so that a review server reads each answer once."""
+    return AnswerCount(folder, since)
+
+
 @dataclass
 class ReviewWait:
-    """A wait for reviewers. since: from when on answers are new; deadline: when the run goes on without."""
+    """A wait for reviewers. since: from when on answers are new; deadline: when the run goes on without them."""
 
     workspace: Path
     params: ReviewParams
@@ -90,7 +98,12 @@ class ReviewWait:
     deadline: datetime
 
     def __post_init__(self) -> None:
-        self._count = AnswerCount(Workspace(self.workspace).reviews, self.since)
+        self._count = answer_count(Workspace(self.workspace).reviews, self.since)
+
+    def begun(self) -> ReviewWait:
+        """The wait that begins now; its deadline is not later than that of the wait that it continues."""
+        latest = datetime.now(UTC) + timedelta(minutes=self.params.timeout_minutes)
+        return replace(self, deadline=min(latest, self.deadline))
 
     def quota(self) -> Quota:
         """The present state of the quota."""
@@ -113,8 +126,7 @@ class ReviewWait:
 
 def planned_wait(workspace: Path, params: ReviewParams, deadline: datetime | None) -> ReviewWait:
     """The wait that this run makes if its quota is not met. deadline: of the wait that it continues."""
-    latest = datetime.now(UTC) + timedelta(minutes=params.timeout_minutes)
-    return ReviewWait(workspace, params, _last_start(workspace), min(latest, deadline or latest))
+    return ReviewWait(workspace, params, _last_start(workspace), deadline or NEVER)
 
 
 def waits_after(wait: ReviewWait | None, stage: WaitAfter) -> TypeGuard[ReviewWait]:
@@ -138,16 +150,14 @@ def wait_for_reviewers(run: MonitoredRun, wait: ReviewWait) -> ReviewDone:
     A run of a deployment is suspended instead: Prefect's signal ends this process, and the resumed run gets its input
     from `input_if_resumed`.
     """
-    url = running_reviewer_url(wait.workspace)
-    sentence = (
-        f"The run waits for reviewers: {wait.quota()}. Review at {url}"
-        if url
-        else f"The run waits for reviewers: {wait.quota()}. Review with `{review_command(wait.workspace)}`"
-    ) + f". It goes on {wait.end}."
+    wait = wait.begun()
+    url, command = running_reviewer_url(wait.workspace), review_command(wait.workspace)
+    sentence = f"The run waits for reviewers: {wait.quota()}. Review with `{command}`. It goes on {wait.end}."
     get_run_logger().info(sentence)
     with never_failing("publish the link to the reviewer"):
-        publish_review(wait.workspace, sentence, url, review_command(wait.workspace))
-    send_events(run, [RunEvent("needs_review", sentence)], {"Review": url} if url else {})
+        publish_review(wait.workspace, sentence, url, command)
+    # Messages leave this machine, so they do not have the reviewer's token.
+    send_events(run, [RunEvent("needs_review", sentence)], {"Review": url.partition("?")[0]} if url else {})
     is_deployed = runtime.deployment.id is not None and runtime.flow_run.parent_flow_run_id is None
     done = _suspend(wait, sentence) if is_deployed else _pause(wait, sentence, url)
     get_run_logger().info("The run goes on. %s", done.note)
@@ -165,9 +175,9 @@ def ended_state(done: ReviewDone) -> State[Any]:
 
 def _pause(wait: ReviewWait, sentence: str, url: str | None) -> ReviewDone:
     """Pauses this run in its process."""
-    command = f" The command is `{review_command(wait.workspace)}`." if url else ""
+    address = f" The reviewer is open at {url}." if url else ""
     key = " Press Enter to go on now." if _terminal_input() is not None else ""
-    state_once(f"{sentence}{command}{key}")
+    state_once(f"{sentence}{address}{key}")
     flow_run_id, is_over = UUID(str(runtime.flow_run.id)), threading.Event()
     seconds = (wait.deadline - datetime.now(UTC)).total_seconds()
     with progress_artifact(wait.workspace, "review", silent) as progress:

@@ -21,7 +21,7 @@ ReviewOrder = Literal[
 ]
 WaitAfter = Literal["validate", "pseudo_label"]
 MAX_CLASSES, MAX_CLASS_CHARACTERS = 1_000, 200
-MAX_KEY_CHARACTERS, MAX_KEYS_PER_ACTION = 32, 8
+MAX_KEY_CHARACTERS, MAX_KEYS_PER_ACTION = 32, 64
 MAX_TIMEOUT_MINUTES = 60.0 * 24 * 365
 
 MinorityShare = Annotated[float, Field(ge=0, le=0.5)]
@@ -35,9 +35,7 @@ def _as_key_codes(value: Any) -> Any:
     return [str(code) if isinstance(code, int) and not isinstance(code, bool) else code for code in codes]
 
 
-ActionKeys = Annotated[
-    tuple[KeyCode, ...], Field(min_length=1, max_length=MAX_KEYS_PER_ACTION), BeforeValidator(_as_key_codes)
-]
+ActionKeys = Annotated[tuple[KeyCode, ...], Field(max_length=MAX_KEYS_PER_ACTION), BeforeValidator(_as_key_codes)]
 
 
 def _as_class_names(value: Any) -> Any:

@@ -28,8 +28,8 @@ def test_a_run_does_not_wait_by_default(tmp_path: Path) -> None:
 
 def test_a_key_may_be_one_or_several_and_a_class_a_number(tmp_path: Path) -> None:
     """YAML reads unquoted digits as numbers; they are keys and class names all the same."""
-    review = load_review(tmp_path, "{keys: {accept: KeyJ, reject: [KeyK, 7]}, classes: [1, two, 3.5]}")
-    assert review.keys == {"accept": ("KeyJ",), "reject": ("KeyK", "7")}
+    review = load_review(tmp_path, "{keys: {accept: KeyJ, reject: [KeyK, 7], flag: []}, classes: [1, two, 3.5]}")
+    assert review.keys == {"accept": ("KeyJ",), "reject": ("KeyK", "7"), "flag": ()}
     assert review.classes == ("1", "two", "3.5")
 
 
@@ -41,7 +41,7 @@ def test_a_key_may_be_one_or_several_and_a_class_a_number(tmp_path: Path) -> Non
         ("{timeout_minutes: 0}", "'review.timeout_minutes': input should be greater than 0"),
         ("{random_share: 0.4, gold_share: 0.2}", "sum to 0.62, and at most half of the questions may be checks"),
         ("{order: oldest}", "'review.order': input should be"),
-        ("{keys: {accept: []}}", "'review.keys.accept'"),
+        ("{keys: {accept: ['']}}", "'review.keys.accept.0'"),
         ("{keys: {accept: null}}", "'review.keys.accept.0'"),
         ("{classes: [cat, cat]}", "the class 'cat' is listed more than once"),
         ("{classes: [cat]}", "lists one class"),
