@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from seedling.dataset.generation import read, read_manifest, read_rejected
+from seedling.dataset.generation import read, read_rejected
 from seedling.records.manifest import read_notes
 from seedling.records.stage_notes import ValidateNotes
 
@@ -153,7 +153,7 @@ def test_labels_that_a_reviewer_gave_become_a_model(unlabeled: Path) -> None:
     assert reviewed["label"].to_dict() == labeled
     assert rows.loc[outside, "split"] == "out_of_scope"
     assert read_rejected(validated, ["id", "reason"]).to_dict("records") == [{"id": bad, "reason": "review:bad"}]
-    notes = read_notes(read_manifest(validated), ValidateNotes).reviews
+    notes = read_notes(validated, ValidateNotes).reviews
     assert notes is not None
     assert notes.decisions == {"bad": 1, "label": len(labeled), "none_of_these": 1}
     predictions = pd.read_parquet(unlabeled / "reports/predictions.parquet")
