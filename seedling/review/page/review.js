@@ -42,6 +42,8 @@ const ANSWER_NAMES = {
 };
 const MARK_SIGNS = { reject: "✕ not this", bad: "⚠ bad", unsure: "? unsure", none_of_these: "∅ none", flag: "⚑ flagged", skip: "→ skip", duplicate: "≡ copy" };
 const STATES = { predicted: "◇ predicted", labeled: "◆ labeled", reviewed: "✔ reviewed" };
+const hasModel = item => item.round !== null && item.round !== undefined;
+const stateOf = item => (item.state === "predicted" && !hasModel(item) ? "○ not predicted yet" : STATES[item.state] || "");
 const KEY_NAMES = {
   ControlLeft: "left Ctrl", ControlRight: "right Ctrl", ShiftLeft: "left Shift", ShiftRight: "right Shift",
   ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", PageUp: "Page Up", PageDown: "Page Down",
@@ -84,6 +86,7 @@ function announce(text) { $("announcer").textContent = text; }
 
 // The cover hides the row when there is none, or when another tab has taken over.
 function cover(title, text = "", buttons = []) {
+  $("row").hidden = true;
   setText($("cover-title"), title);
   setText($("cover-text"), text);
   $("cover-buttons").replaceChildren(...buttons);
@@ -91,7 +94,7 @@ function cover(title, text = "", buttons = []) {
   $("work").inert = true;
   document.body.dataset.row = "";
 }
-function uncover() { $("cover").hidden = true; $("work").inert = false; }
+function uncover() { $("cover").hidden = true; $("row").hidden = false; $("work").inert = false; }
 
 // ---------------------------------------------------------------------------------------------------------------- ids
 
@@ -304,9 +307,7 @@ function image(url, description, images, size = {}) {
   element.setAttribute("elementtiming", "row");
   if (size.width && size.height) { element.width = size.width; element.height = size.height; }
   element.src = withToken(url);
-  images.push(element.decode().catch(() => element.replaceWith(make("p", { class: "missing", role: "img", "aria-label": "missing image", text: "⚠ The file of this row is gone or cannot be read. Answer “bad data” or “skip”." }))));
-  const side = Math.max(size.width || 0, size.height || 0);
-  if (side && side < PIXELATED_BELOW) element.classList.add("tiny");
+  images.push(element.decode().then(() => element.classList.toggle("tiny", Math.max(element.naturalWidth, element.naturalHeight) < PIXELATED_BELOW)).catch(() => element.replaceWith(make("p", { class: "missing", role: "img", "aria-label": "missing image", text: "⚠ The file of this row is gone or cannot be read. Answer “bad data” or “skip”." }))));
   return element;
 }
 function description(item) {
@@ -439,12 +440,12 @@ function showQuestion(item) {
   else if (item.question === "grid") asked.replaceChildren("Are all of these ", make("b", { text: item.asked_label ?? "" }), "?");
   else asked.replaceChildren(item.question === "duplicates" ? "Which of these copies is kept?" : "Which class is this?");
   asked.title = item.asked_label || "";
-  if (item.question === "verify" || (item.question === "label" && item.suggestion_shown)) about.push(STATES[item.state] || "");
+  if (item.question === "verify" || (item.question === "label" && item.suggestion_shown)) about.push(stateOf(item));
   if (item.question === "verify" && item.suggestion_shown && item.previous_label && item.previous_label === item.asked_label && item.previous_source) about.push(`by ${item.previous_source}`);
   const guess = item.suggestion_shown && item.suggestions?.find(entry => entry.label === item.asked_label);
   if (guess) about.push(`the model: ${percent(guess.probability)}`);
   if (item.undone) about.push(`↶ your answer was: ${item.undone}`);
-  if (item.question === "label" && !item.suggestion_shown) about.push("no suggestion for this row");
+  if (item.question === "label" && !item.suggestion_shown) about.push(hasModel(item) ? "no suggestion for this row" : "no model yet");
   if (item.question === "grid") about.push(`${count(item.rows.length)} rows; mark the odd ones, then accept the rest`);
   if (item.question === "duplicates") about.push("choose one, or mark the copies and accept the rest");
   setText($("about"), about.filter(Boolean).join(" · "));
@@ -483,8 +484,8 @@ function record(valuesOf, start) {
   state.past.push({ card, answers, row_ids: rows.map(row => row.row_id) });
   state.future = [];
   if (state.remaining !== null) state.remaining = Math.max(0, state.remaining - rows.length);
+  outbox.add({ kind: "answers", answers }); // before rows are fetched, so that these are left out
   advance(start, "answer-to-paint");
-  outbox.add({ kind: "answers", answers });
   setText($("toast"), "");
   $("toast").classList.remove("visible");
   release(state.past.at(-KEPT_ELEMENTS)?.card);
@@ -721,7 +722,7 @@ const isManyMode = () => state.mode === "grid" || state.mode === "duplicates";
 function nothingLeft(remaining) {
   if (outbox.unsent) { blank("Saving …"); retryTimer = setTimeout(refill, 500); return; }
   const others = remaining > 0 && !isManyMode();
-  const buttons = [["mode", "Next mode"], ["order", "Next order"], ["undo", "Undo"]].map(([action, name]) => actionButton(action, name));
+  const buttons = [["mode", "Next mode"], ...(isManyMode() ? [] : [["order", "Next order"]]), ["undo", "Undo"]].map(([action, name]) => actionButton(action, name));
   if (others) cover("Other reviewers have the last rows", `${plural(remaining, "row")} are on the screens of others. This page goes on when one is free.`, buttons);
   else if (isManyMode() && remaining > 0) cover(state.mode === "grid" ? "There is nothing for a grid" : "There are no more copies", `${plural(remaining, "row")} can be reviewed in another mode.`, buttons);
   else cover("Nothing left to review", "Every row of this queue has an answer. The next `seedling run` uses them; `seedling review --refresh` adds new files.", buttons);
@@ -850,12 +851,14 @@ function rankOf(label, query) {
 }
 function startTyping() {
   state.typing = true;
+  $("classes").classList.add("typing"); // the field can be focused only if it is on the screen
   $("find").value = "";
   filterClasses();
   $("find").focus({ preventScroll: true });
 }
 function stopTyping() {
   state.typing = false;
+  $("classes").classList.remove("typing");
   $("find").value = "";
   $("find").blur();
   filterClasses();
@@ -1138,7 +1141,7 @@ function showDetails(item) {
   facts.replaceChildren();
   if (isMany(item)) { $("suggestions").replaceChildren(); $("neighbors").replaceChildren(); fact(facts, "rows", count(item.rows.length)); return; }
   const isLabelHidden = isBlind && item.question === "label";
-  fact(facts, "state", isLabelHidden ? "hidden: this row measures how right labels are" : STATES[item.state]);
+  fact(facts, "state", isLabelHidden && hasModel(item) ? "hidden: this row measures how right labels are" : stateOf(item));
   if (!isLabelHidden) fact(facts, "label", item.previous_label && `${item.previous_label}${item.previous_source ? ` (${item.previous_source})` : ""}`);
   if (!isBlind && item.p_label_error !== null && item.p_label_error !== undefined) fact(facts, "label error", `${percent(item.p_label_error)} likely`);
   fact(facts, "from", item.origin);
@@ -1148,16 +1151,16 @@ function showDetails(item) {
   fact(facts, "model", item.round === null || item.round === undefined ? null : `round ${item.round}`);
   fact(facts, "queue", item.position === null || item.position === undefined ? null : `position ${count(item.position + 1)}`);
   fact(facts, "row", item.row_id);
-  showSuggestions(isBlind ? [] : item.suggestions || [], isBlind);
+  showSuggestions(item, isBlind ? [] : item.suggestions || [], isBlind);
   showNeighbors(isBlind ? [] : item.neighbors || []);
 }
-function showSuggestions(suggestions, isBlind) {
+function showSuggestions(item, suggestions, isBlind) {
   const keys = guessKeys(), bars = suggestions.map(({ label, probability }, index) => {
     const bar = make("span", { class: "bar" }, make("i"));
     bar.firstChild.style.width = `${Math.round(100 * Math.max(0, Math.min(1, probability)))}%`;
     return make("li", {}, make("span", { class: "name", dir: "auto", title: label, text: label }), make("span", {}, `${percent(probability)} `, keys[index] ? make("kbd", { text: keyName(keys[index]) }) : null), bar);
   });
-  const content = bars.length ? make("ol", {}, ...bars) : make("p", { class: "soft", text: isBlind ? "Hidden for this row: a share of rows comes without suggestion, to measure error rates without bias." : "No model has predicted this row yet." });
+  const content = bars.length ? make("ol", {}, ...bars) : make("p", { class: "soft", text: isBlind && hasModel(item) ? "Hidden for this row: a share of rows comes without suggestion, to measure error rates without bias." : "No model has predicted this row yet." });
   $("suggestions").replaceChildren(make("h3", { text: "The model’s classes" }), content);
 }
 function showNeighbors(neighbors) {
