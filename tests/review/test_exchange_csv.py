@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -143,6 +148,41 @@ def test_each_round_of_export_and_import_is_kept(texts: ExchangedRows, tmp_path:
         stored = [import_answers(path, None, texts.rows, "anna").store(log) for _ in range(2)]
         assert stored == [1, 0]
     assert read_decisions(log.folder).by_row[texts.ids[5]].label == "cat"
+
+
+IMPORT = """
+import sys
+from pathlib import Path
+from exchange_rows import exchanged_rows
+from seedling.review.exchange import import_answers
+from seedling.review.log import ReviewLog
+folder = Path(sys.argv[1])
+rows = exchanged_rows(folder / "rows", "text").rows
+import_answers(folder / "many.csv", None, rows, None).store(ReviewLog(folder / "workspace"))
+"""
+
+
+@pytest.mark.slow
+def test_an_import_that_is_killed_is_completed_by_the_next(texts: ExchangedRows, tmp_path: Path) -> None:
+    """3,000 answers of 500 reviewers; kill -9 while they are written: none is missing or doubled after a second import."""
+    lines = [f"{row_id},dog,r{reviewer}" for row_id in texts.ids for reviewer in range(500)]
+    (tmp_path / "many.csv").write_text("\n".join(["id,label,reviewer", *lines]), encoding="utf-8")
+    reviews = tmp_path / "workspace" / "reviews"
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPORT, tmp_path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    while process.poll() is None and len(list(reviews.glob("*.jsonl"))) < 20:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    before = read_decisions(reviews)
+    result = import_answers(tmp_path / "many.csv", None, texts.rows, None)
+    stored = result.store(ReviewLog(tmp_path / "workspace"))
+    after = read_decisions(reviews)
+    assert 0 < len(before.answers) < 3_000
+    assert len(before.answers) + stored == len(after.answers) == 3_000
+    assert len({answer.id for answer in after.answers}) == 3_000
 
 
 def test_labels_of_a_model_in_a_foreign_table_are_never_answers(texts: ExchangedRows, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ Formats: https://docs.voxel51.com/user_guide/export_datasets. labels.json maps t
 label and attributes. A row without a label has the model's suggestion as its label, with a confidence. A person edits
 the label, or sets the attribute `answer`.
 
-    fo.Dataset.from_dir(folder, fo.types.FiftyOneImageClassificationDataset)
-    dataset.export(folder, fo.types.FiftyOneImageClassificationDataset, label_field="ground_truth",
-                   include_confidence=True, include_attributes=True)
+    form = fiftyone.types.FiftyOneImageClassificationDataset
+    dataset = fiftyone.Dataset.from_dir(folder, form)
+    dataset.export(folder, form, label_field="ground_truth", include_confidence=True, include_attributes=True)
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from seedling.dataset.schema import identify
 from seedling.errors import InputError
 from seedling.media import images, texts
+from seedling.progress import Progress, silent
 from seedling.review.decisions import ClassMap
 from seedling.review.log import reviewer_name
 from seedling.review.records import (
@@ -34,10 +35,11 @@ from seedling.review.records import (
 
 if TYPE_CHECKING:
     from seedling.review.exchange.external_rows import ExternalAnswer, ExternalRow
-    from seedling.review.log import ReviewLog
+    from seedling.review.log import Line, ReviewLog
     from seedling.review.rows import ReviewRows
 
 ID_BYTES = 16
+LINES_PER_BLOCK = 500  # that are written to the log and flushed to the disk at once
 MAX_LISTED = 10
 MAX_SHOWN_CHARACTERS = 60
 
@@ -117,8 +119,11 @@ class ImportResult:
     counts: ImportCounts
     new_classes: tuple[str, ...] = ()
 
-    def store(self, log: ReviewLog) -> int:
-        """Append the answers to the review log, and return the number of those that were new."""
+    def store(self, log: ReviewLog, progress: Progress = silent) -> int:
+        """Append the answers to the review log, and return the number of those that were new.
+
+        They are written in blocks. After a kill, a second import writes those that are missing.
+        """
         stored = 0
         by_reviewer = sorted(self.answers, key=lambda answer: answer.reviewer)
         for reviewer, answers in groupby(by_reviewer, key=lambda answer: answer.reviewer):
@@ -129,8 +134,11 @@ class ImportResult:
                 for label in self.new_classes
                 if label in labels
             ]
-            written = log.append(reviewer, [*additions, *lines])
-            stored += sum(line.kind == "answer" for line in written)
+            to_write: list[Line] = [*additions, *lines]
+            for first in range(0, len(to_write), LINES_PER_BLOCK):
+                written = log.append(reviewer, to_write[first : first + LINES_PER_BLOCK])
+                stored += sum(line.kind == "answer" for line in written)
+                progress("save", min(first + LINES_PER_BLOCK, len(to_write)), len(to_write))
         return stored
 
 

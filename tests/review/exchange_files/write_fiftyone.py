@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fiftyone as fo
+import fiftyone
 from bson import json_util
 from fiftyone.utils.data.exporters import FiftyOneImageClassificationDatasetExporter
 from fiftyone.utils.data.importers import FiftyOneImageClassificationDatasetImporter
@@ -37,7 +37,7 @@ def edit(samples: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
     samples[2][1].label = "cat"
     samples[3][1]["answer"] = "bad"
     samples[4][1]["answer"] = "label"
-    samples[5] = (samples[5][0], fo.Classification(label="dog"))
+    samples[5] = (samples[5][0], fiftyone.Classification(label="dog"))
     return samples
 
 
@@ -57,8 +57,8 @@ def write_samples(samples: list[tuple[str, Any]], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     documents = []
     for path, label in samples:
-        predicted = fo.Classification(label="dog", confidence=0.6)
-        document = fo.Sample(filepath=path, ground_truth=label, predictions=predicted).to_mongo_dict()
+        predicted = fiftyone.Classification(label="dog", confidence=0.6)
+        document = fiftyone.Sample(filepath=path, ground_truth=label, predictions=predicted).to_mongo_dict()
         documents.append(document | {"filepath": f"data/{Path(path).name}"})
     content = json_util.dumps({"samples": documents}, indent=1)
     (folder / "samples.json").write_text(content + "\n", encoding="utf-8")
