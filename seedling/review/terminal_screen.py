@@ -67,7 +67,7 @@ class ReviewScreen:
 
     def say(self, sentence: str) -> None:
         """Print a sentence below the row."""
-        self._print(Text(sentence, style="yellow"))
+        self._print(visible(sentence, style="yellow"))
 
     def show_item(
         self, item: Mapping[str, Any], labels: Sequence[str], progress: str, message: str, *, shows_all: bool
@@ -75,19 +75,19 @@ class ReviewScreen:
         """Show a row with its question. message: what happened to the row before."""
         if self._is_terminal:
             self._console.clear()
-        self._print(Text(progress, style="dim"))
+        self._print(visible(progress, style="dim"))
         if message:
-            self._print(Text(message, style="green"))
-        self._print(Text("─" * min(self._console.width, 72), style="dim"))
+            self._print(visible(message, style="green"))
+        self._print(visible("─" * min(self._console.width, 72), style="dim"))
         self._show_text(item, shows_all=shows_all)
-        self._print(Text("─" * min(self._console.width, 72), style="dim"))
+        self._print(visible("─" * min(self._console.width, 72), style="dim"))
         self._print(self._question(item))
         if item["suggestions"]:
-            self._print(Text("model: " + ", ".join(_suggestion(entry) for entry in item["suggestions"])))
+            self._print(visible("model: " + ", ".join(_suggestion(entry) for entry in item["suggestions"])))
         if words := [entry["word"] for entry in item["words"] if entry["weight"] > 0][:6]:
-            self._print(Text("words: " + ", ".join(words), style="dim"))
+            self._print(visible("words: " + ", ".join(words), style="dim"))
         details = [item["origin"], f"labeled '{_cut(label)}'" if (label := item["previous_label"]) else ""]
-        self._print(Text(" · ".join(part for part in (item["state"], *details) if part), style="dim"))
+        self._print(visible(" · ".join(part for part in (item["state"], *details) if part), style="dim"))
         self._print(self._classes(labels))
         is_asked = item["asked_label"] is not None
         unusable = set() if is_asked else {"reject"} if item["suggestions"] else {"accept", "reject"}
@@ -97,7 +97,7 @@ class ReviewScreen:
         if item["missing"]:
             self.say("The text of this row is gone: its file was removed. Answer 'bad data', or skip it.")
             return
-        text = Text(printable(item["text"], keep="\n\t").expandtabs(4))
+        text = visible(item["text"].expandtabs(4))
         lines = text.wrap(self._console, max(20, self._console.width))
         limit = max(MIN_TEXT_LINES, self._console.height - RESERVED_LINES)
         is_long = self._is_terminal and not shows_all and len(lines) > limit
@@ -105,19 +105,19 @@ class ReviewScreen:
             self._print(line)
         if is_long:
             key = self._names(self._bindings.keys_of("zoom"))
-            self._print(Text(f"… {len(lines) - limit:,} more lines, {key} shows them", style="dim"))
+            self._print(visible(f"… {len(lines) - limit:,} more lines, {key} shows them", style="dim"))
         if item["text_cut"]:
-            self._print(Text("… the text is longer, and cut here", style="dim"))
+            self._print(visible("… the text is longer, and cut here", style="dim"))
 
     def _question(self, item: Mapping[str, Any]) -> Text:
         if item["asked_label"] is None or item["question"] == "label":
-            return Text("Which class is this?", style="bold")
-        return Text(f"Is this '{_cut(item['asked_label'])}'?", style="bold")
+            return visible("Which class is this?", style="bold")
+        return visible(f"Is this '{_cut(item['asked_label'])}'?", style="bold")
 
     def _classes(self, labels: Sequence[str]) -> Text:
         """The classes with their keys; those without a key are chosen by name."""
         with_key = list(zip(self._bindings.class_keys, labels, strict=False))
-        text = Text("   ".join(f"{key_name(key)} {_cut(label)}" for key, label in with_key))
+        text = visible("   ".join(f"{key_name(key)} {_cut(label)}" for key, label in with_key))
         if len(labels) > len(with_key):
             key = self._names(self._bindings.keys_of("search"))
             text.append(f"   {key} finds {len(labels) - len(with_key):,} more")
@@ -125,7 +125,7 @@ class ReviewScreen:
 
     def _keys(self, actions: Sequence[str]) -> Text:
         parts = [(self._names(self._bindings.keys_of(action)), NAMES_OF_ACTIONS[action]) for action in actions]
-        return Text("   ".join(f"{keys} {name.partition(';')[0]}" for keys, name in parts if keys), style="dim")
+        return visible("   ".join(f"{keys} {name.partition(';')[0]}" for keys, name in parts if keys), style="dim")
 
     @staticmethod
     def _names(keys: Sequence[str]) -> str:
@@ -135,7 +135,7 @@ class ReviewScreen:
         """Show all keys."""
         for action, name in NAMES_OF_ACTIONS.items():
             if keys := self._names(self._bindings.keys_of(action)):
-                self._print(Text(f"  {keys:14} {name}"))
+                self._print(visible(f"  {keys:14} {name}"))
         self._print(self._classes(labels))
 
     def show_panel(self, panel: Mapping[str, Any]) -> None:
@@ -150,7 +150,7 @@ class ReviewScreen:
             f"enough: {'yes' if panel['enough'] else 'not yet'}. {panel['reason']}",
         ]
         for line in lines:
-            self._print(Text(f"  {line}"))
+            self._print(visible(f"  {line}"))
 
     def show_neighbors(self, neighbors: Sequence[Mapping[str, Any]]) -> None:
         """Show the nearest labeled rows."""
@@ -158,7 +158,7 @@ class ReviewScreen:
             self.say("No labeled row is shown for this row.")
         for neighbor in neighbors:
             text = " ".join(str(neighbor.get("text") or "").split())
-            self._print(Text(f"  {neighbor['similarity']:.2f} {_cut(neighbor['label'])}: {text}"))
+            self._print(visible(f"  {neighbor['similarity']:.2f} {_cut(neighbor['label'])}: {text}"))
 
     def show_typed(self, prompt: str, typed: str, fitting: Sequence[str]) -> None:
         """Show what the reviewer types, and the classes that fit it."""
@@ -166,11 +166,15 @@ class ReviewScreen:
         if fitting:
             others = f", and {len(fitting) - MAX_MATCHES:,} more" if len(fitting) > MAX_MATCHES else ""
             line += f"   (enter: {', '.join(_cut(label) for label in fitting[:MAX_MATCHES])}{others})"
-        self._print(Text(line))
+        self._print(visible(line))
 
     def _print(self, text: Text) -> None:
-        escaped = Text(printable(text.plain, keep="\n"), style=text.style)
-        self._console.print(escaped, soft_wrap=not self._is_terminal, highlight=False)
+        self._console.print(text, soft_wrap=not self._is_terminal, highlight=False)
+
+
+def visible(text: str, style: str = "") -> Text:
+    """The text with control characters as their codes; rich's Text would drop some of them."""
+    return Text(printable(text, keep="\n"), style)
 
 
 def _cut(label: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import pty
-import re
 import select
 import shutil
 import signal
@@ -15,6 +15,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -27,7 +28,8 @@ from seedling.review.records import Answer, Undo
 from seedling.review.session import ReviewSession
 from seedling.review.terminal import last_answer, last_undone, review_in_terminal
 from seedling.review.terminal_keys import LEAVE, Bindings, Key, TerminalKeys, key_of_character
-from seedling.review.terminal_screen import matches
+from seedling.review.terminal_screen import ReviewScreen, matches
+from seedling.terminal.console import PrintableConsole
 from seedling.versioning.ledger import Ledger
 
 SECONDS = 60.0
@@ -38,7 +40,7 @@ CODE = (
     "print('answers:', review_in_terminal(session, 'anna', mode=sys.argv[2], row_id=row_id))"
 )
 TITLE, CLEAR, REVERSED = "\x1b]0;taken over\x07", "\x1b[2J\x1b[H", "\u202e"
-DANGEROUS = f"danger {TITLE}{CLEAR}{REVERSED} end of the danger"
+DANGEROUS = f"the apple number 61 {TITLE}{CLEAR}{REVERSED} end of the danger"
 FRUITS = ("apple", "pear", "quince")
 
 
@@ -141,9 +143,7 @@ def open_terminal(texts: Path) -> Iterator[Callable[..., Terminal]]:
 
 def text_on(screen: str) -> str:
     """The row's text on the screen."""
-    texts = re.findall(r"the \w+ number \d+ is \w+ and ripe in week \d+", screen)
-    assert texts, screen
-    return str(texts[-1])
+    return screen.rpartition("─")[0].rpartition("─\x1b[0m\r\n")[2].partition("\r\n")[0]
 
 
 @pytest.mark.slow
@@ -152,8 +152,7 @@ def test_one_key_is_one_answer_on_the_disk(open_terminal: Callable[..., Terminal
     terminal = open_terminal()
     screen = terminal.wait_for("Is this '")
     label = screen.split("Is this '")[1].split("'")[0]
-    fruit = text_on(screen).split()[1]
-    assert label == fruit
+    assert f"the {label} number" in text_on(screen)
     screen = terminal.press("a", "Is this '")
     assert f"label: {label}" in screen
     terminal.press("\x1b[C", "2 answered now")
@@ -207,12 +206,12 @@ def test_undo_reaches_answers_of_an_earlier_session(open_terminal: Callable[...,
 def test_escape_sequences_of_a_text_do_not_reach_the_terminal(
     texts: Path, open_terminal: Callable[..., Terminal]
 ) -> None:
-    """A title, a cleared screen and a reversed direction are visible characters; a note may not smuggle them in either."""
+    """Collecting removes control characters; a reversed direction is shown as its code, and a note has no arrow keys."""
     tables = [pq.read_table(path).to_pylist() for path in (texts / "generations/scrape").glob("part-*.parquet")]
     (row_id,) = [row["id"] for table in tables for row in table if "end of the danger" in (row["text"] or "")]
     terminal = open_terminal("label", row_id)
     terminal.wait_for("end of the danger")
-    assert r"danger \x1b]0;taken over\x07\x1b[2J\x1b[H\u202e end of the danger" in terminal.output
+    assert r"\u202e end of the danger" in terminal.output
     assert TITLE not in terminal.output and REVERSED not in terminal.output
     assert terminal.output.count(CLEAR) == 1  # the program's own
     terminal.press("f", "Note: ")
@@ -376,3 +375,53 @@ def test_undo_and_redo_follow_the_log() -> None:
     assert [int(name, 16) for name in last_undone(lines)] == [2, 3]
     lines += [entry("answer", 4)]
     assert last_undone(lines) == []
+
+
+def screen_of(item: dict[str, Any], labels: list[str], *, shows_all: bool = False) -> str:
+    """What a terminal of 80 columns and 24 lines is sent for an item."""
+    file = io.StringIO()
+    console = PrintableConsole(file=file, force_terminal=True, width=80, height=24, color_system=None)
+    ReviewScreen(console, Bindings.of({}), is_terminal=True).show_item(item, labels, "", "", shows_all=shows_all)
+    return file.getvalue()
+
+
+def item_of(text: str | None, **values: Any) -> dict[str, Any]:
+    """An item as the queue gives it to the page."""
+    fields = {"text": text, "missing": text is None, "text_cut": False, "question": "label", "asked_label": None}
+    parts = {"suggestions": [], "words": [], "origin": "", "state": "predicted", "previous_label": None}
+    return {**fields, **parts, **values}
+
+
+def test_nothing_of_a_row_controls_the_terminal() -> None:
+    """Text, classes, words, origin and labels with escape sequences, carriage returns and bells: each is visible."""
+    attack = "\x1b[31mred\r\x07\x9b2J\u202e"
+    parts = {"origin": attack, "previous_label": attack, "asked_label": attack, "question": "verify"}
+    item = item_of(
+        attack,
+        **parts,
+        suggestions=[{"label": attack, "probability": 0.9}],
+        words=[{"word": attack, "weight": 1.0}],
+    )
+    screen = screen_of(item, [attack])
+    assert screen.count(r"\x1b[31mred\r\x07\x9b2J\u202e") == 7
+    for character in ("\x1b[31m", "\r", "\x07", "\x9b", "\u202e"):
+        assert character not in screen
+
+
+def test_a_long_text_is_cut_to_the_screen_and_shown_whole_by_a_key() -> None:
+    """1,000 words on 24 lines: ten lines and how many follow; then all of them; a text that is gone says so."""
+    item = item_of(" ".join(f"word{number}" for number in range(1_000)))
+    screen = screen_of(item, ["cat", "dog"])
+    assert len(screen.splitlines()) < 24 and "word999" not in screen
+    assert "more lines, e shows them" in screen
+    assert "word999" in screen_of(item, ["cat", "dog"], shows_all=True)
+    assert "The text of this row is gone" in screen_of(item_of(None), ["cat", "dog"])
+
+
+def test_a_thousand_classes_with_long_names_fit_on_the_screen() -> None:
+    """Those with a key are shown, cut to 40 characters; the others are found by name."""
+    labels = [f"{number} {'x' * 200}" for number in range(1_000)]
+    screen = screen_of(item_of("text"), labels)
+    count = len(Bindings.of({}).class_keys)
+    assert f"// finds {1_000 - count} more" in screen.replace("\n", " ") or f"finds {1_000 - count} more" in screen
+    assert "x" * 40 not in screen
