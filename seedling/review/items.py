@@ -74,7 +74,7 @@ class ItemMaker:
             "previous_source": lease.previous_source if lease.suggestion_shown else None,
             "state": self._state(lease),
             "position": lease.position,
-            "origin": as_shown(str(rows.origins[position] or "")) if position is not None else "",
+            "origin": self._origin(lease, position),
             "license": None if position is None else rows.licenses[position],
             "attribution": None if position is None else rows.attributions[position],
             "round": lease.round,
@@ -88,6 +88,12 @@ class ItemMaker:
         if lease.row_id in decisions or lease.previous_source == "review":
             return "reviewed"
         return "labeled" if lease.previous_label is not None else "predicted"
+
+    def _origin(self, lease: Lease, position: int | None) -> str:
+        """Where the row comes from. Without a suggestion, only the name of its file: a folder often names the class."""
+        origin = "" if position is None else as_shown(str(self.queue.rows.origins[position] or ""))
+        hides_label = lease.previous_label is not None and not lease.suggestion_shown
+        return origin.rpartition("/")[2] if hides_label else origin
 
     def _row_of_screen(self, lease: Lease, texts: Mapping[str, str]) -> dict[str, Any]:
         rows, position = self.queue.rows, self.queue.rows.ids.position(lease.row_id)

@@ -23,12 +23,14 @@ LEASE_SECONDS = 600.0
 class Lease(RecordPart):
     """A row that was sent to a reviewer's page, with what is stored beside the answer.
 
-    lease_id: shared by the rows of one screen; until: seconds since 1970.
+    lease_id: shared by the rows of one screen; mode: of the page; question: the same, or `label` for a row of the mode
+    verify that is asked without a suggestion; until: seconds since 1970.
     """
 
     row_id: str
     lease_id: str
     reviewer: str
+    mode: Question
     question: Question
     purpose: Purpose
     order: str

@@ -137,7 +137,7 @@ class ReviewQueue:
             leases = [
                 lease
                 for lease in self.leases.held_by(reviewer)
-                if lease.question == mode and lease.row_id not in on_page and lease.row_id not in answered
+                if lease.mode == mode and lease.row_id not in on_page and lease.row_id not in answered
             ][:count]
             taken = on_page | {lease.row_id for lease in leases}
             if mode in {"verify", "label"}:
@@ -259,12 +259,14 @@ class ReviewQueue:
         row_id, label = self.rows.ids[position], self.rows.labels[position]
         probabilities = self.rows.probabilities[position]
         best = None if np.isnan(probabilities[0]) else self.rows.classes[int(probabilities.argmax())]
-        asked_label = (label or best) if mode == "verify" else None
+        # "Is this a cat?" is a suggestion, so that rows without a suggestion are always asked by their class.
+        asked_label = (label or best) if mode == "verify" and purpose == "queue" else None
         question: Question = "label" if mode == "verify" and asked_label is None else mode
         return Lease(
             row_id=row_id,
             lease_id=uuid.uuid4().hex,
             reviewer=reviewer,
+            mode=mode,
             question=question,
             purpose=purpose,
             order=order,
