@@ -1,0 +1,246 @@
+"""The report's section on reviews, its table, and the suspicious rows of both pages, on validated sentences."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from answers import AnswerMaker
+from evaluation_records import estimate
+
+from seedling.config.params import ValidateParams, WorkspaceConfig
+from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_rejected
+from seedling.records.review import AutomationBiasRecord, ErrorRateRecord, write_review_table
+from seedling.report.data_page import write_data_page
+from seedling.report.pages import environment
+from seedling.report.review_section import (
+    automation_bias_sentence,
+    corrected_test,
+    error_rate_sentence,
+    review_context,
+)
+from seedling.report.suspicious_rows import label_issues, suspicious_rows, with_position
+from seedling.review.address import remove_server_address, write_server_address
+from seedling.review.log import ReviewLog
+from seedling.review.statistics import ReviewedData, review_record
+from seedling.validate import validate
+from seedling.workspace import Workspace
+
+TEXTS = WorkspaceConfig(modality="text")
+TRAIN, TEST, WRONG = 120, 20, 3
+NO_PREDICTIONS = pd.DataFrame({"id": [], "label": [], "predicted": [], "group": []}, dtype=object)
+
+
+def collect(workspace: Path, wrong: int = WRONG) -> list[Row]:
+    """Sentences of two classes as scrape's output, of which the first training rows have the other class's label."""
+    words = {"fruit": ["apple", "pear", "plum", "cherry"], "road": ["bus", "tram", "lorry", "bike"]}
+    rng, rows = np.random.default_rng(1), []
+    for number in range(TRAIN + TEST):
+        kind, other = ("fruit", "road") if number % 2 else ("road", "fruit")
+        text = " ".join(rng.choice(words[kind], 5)) + f" {number}"
+        label = other if number < wrong else kind
+        split = "train" if number < TRAIN else "test"
+        origin = f"signs.csv#{number + 1}"
+        rows.append(Row(identify(text.encode()), split, label=label, label_source="human", payload=text, origin=origin))
+    with GenerationWriter(Workspace(workspace).generation("scrape"), stage="scrape", modality="text") as writer:
+        for row in rows:
+            writer.keep(row)
+        writer.close(rows_in=len(rows))
+    return rows
+
+
+def validated(workspace: Path) -> pd.DataFrame:
+    """The rows that validate keeps, with the decisions of the log."""
+    paths = Workspace(workspace)
+    output = paths.generation("validate")
+    validate(
+        ValidateParams(test_share=0),
+        TEXTS,
+        collected=paths.generation("scrape"),
+        output=output,
+        reviews=paths.reviews,
+    )
+    (output / "gate.json").write_text("[]", encoding="utf-8")
+    return read(output)
+
+
+def answer_rows(workspace: Path, rows: list[Row], reviewer: str = "anna", **changes: Any) -> None:
+    """Log an answer per row: its label, unless `changes` has another one."""
+    answer = AnswerMaker()
+    for row in rows:
+        values = {"previous_label": row.label, "label": row.label, **changes}
+        answer_of_row = answer(0, reviewer=reviewer, **values).model_copy(update={"row_id": row.id})
+        log_id = identify(f"{reviewer}{row.id}{changes}".encode())
+        ReviewLog(workspace).append(reviewer, [answer_of_row.model_copy(update={"id": log_id})])
+
+
+@pytest.fixture(scope="module")
+def reviewed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Row]]:
+    """A workspace whose most suspicious row was corrected, the second confirmed, and two test labels changed."""
+    workspace = tmp_path_factory.mktemp("reviewed")
+    rows = collect(workspace)
+    answer_rows(workspace, rows[:1], label="road" if rows[0].label == "fruit" else "fruit", purpose="random")
+    answer_rows(workspace, rows[1:2])
+    answer_rows(workspace, rows[10:12], label=None, answer="bad")
+    answer_rows(workspace, rows[TRAIN : TRAIN + 2], label="fruit")
+    answer_rows(workspace, rows[20:40], purpose="random")
+    answer_rows(workspace, rows[20:40], reviewer="ben", purpose="overlap", label="fruit")
+    validated(workspace)
+    return workspace, rows
+
+
+def page_of(context: dict[str, Any]) -> str:
+    """The section as HTML, its lines joined."""
+    return " ".join(environment().get_template("review.jinja").render(**context).split())
+
+
+def test_a_workspace_without_reviews_says_the_command_and_lists_ten_rows(tmp_path: Path) -> None:
+    """No label is wrong or flagged; the ten most suspicious ones are listed, each with the command."""
+    collect(tmp_path, wrong=0)
+    kept = validated(tmp_path)
+    assert not kept["is_label_issue"].eq(True).any()
+    page = page_of(review_context(tmp_path, NO_PREDICTIONS, 0.95))
+    assert "No row has been reviewed. <code>seedling review</code>" in page
+    assert page.count("<code>seedling review --row ") == 10
+    assert not Workspace(tmp_path).review_table.exists()
+    data_page = write_data_page(tmp_path).read_text(encoding="utf-8")
+    assert "These are the 10 most suspicious ones" in data_page and data_page.count("not flagged") == 10
+
+
+def test_the_section_says_what_was_decided_and_the_table_has_the_numbers(reviewed: tuple[Path, list[Row]]) -> None:
+    """46 answers about 26 rows: 21 random ones, of which one label was contradicted, and the decisions by kind."""
+    workspace, _ = reviewed
+    context = review_context(workspace, NO_PREDICTIONS, 0.95)
+    page = page_of(context)
+    for words in (
+        "2 reviewers gave 46 answers and decided about <b>26 rows</b>",
+        "measured on 21 random rows that were answered without a suggestion",
+        '<td>rows rejected as bad data</td><td class="n">2</td>',
+        "<td>reviewed by a person</td>",
+        "Krippendorff's alpha is",
+        "tied: undecided" if context["review"].outcomes.undecided else "anna: <b>",
+    ):
+        assert words in page, words
+    with Workspace(workspace).review_table.open(encoding="utf-8", newline="") as file:
+        table = {(line["part"], line["name"], line["quantity"]): line for line in csv.DictReader(file)}
+    assert table["decisions", "", "bad"]["value"] == "2"
+    contradicted = table["random rows", "labels", "contradicted"]
+    assert float(contradicted["value"]) == pytest.approx(1 / 21, abs=1e-6) and contradicted["rows"] == "21"
+    assert float(table["pair", "anna, ben", "agreement"]["value"]) == 0.5
+
+
+def test_labeled_reviewed_and_predicted_rows_are_counted_apart(reviewed: tuple[Path, list[Row]]) -> None:
+    """Of 140 rows two are rejected; the others have their label from the data or from a reviewer."""
+    states = review_context(reviewed[0], NO_PREDICTIONS, 0.95)["review"].states
+    kept = read(Workspace(reviewed[0]).generation("validate"))
+    assert states.reviewed == kept["label_source"].eq("review").sum() == 24
+    assert states.labeled + states.reviewed == TRAIN + TEST - 2 and states.predicted == 0
+
+
+def test_a_reviewed_row_does_not_come_back(reviewed: tuple[Path, list[Row]]) -> None:
+    """Of the three wrong labels, one was corrected and one confirmed: only the third is still suspicious."""
+    workspace, rows = reviewed
+    folder = Workspace(workspace).generation("validate")
+    listed = list(suspicious_rows(label_issues(read(folder), read_rejected(folder)))["id"])
+    assert rows[2].id == listed[0]
+    assert {rows[0].id, rows[1].id, rows[10].id, rows[11].id} & set(listed) == set()
+
+
+def test_the_lists_have_the_file_the_row_and_the_text(reviewed: tuple[Path, list[Row]]) -> None:
+    """In label_issues.csv, and on the page."""
+    workspace, rows = reviewed
+    page = write_data_page(workspace).read_text(encoding="utf-8")
+    table = pd.read_csv(Workspace(workspace).label_issues_file, dtype=str)
+    first = table[table["id"] == rows[2].id].iloc[0]
+    assert (first["file"], first["row"], first["text"]) == ("signs.csv", "3", rows[2].payload)
+    assert "signs.csv#3" in page.replace("<wbr>", "")
+
+
+def test_the_origin_of_a_page_or_a_file_stays_whole() -> None:
+    """Only a row of a table has a row; personal data in a text is masked."""
+    origins = ["labeled/cat/1.png", "https://example.org/a#b", "a#b.csv#7", None]
+    frame = pd.DataFrame({"origin": origins, "text": ["x", "", "mail anna@example.org", None]})
+    rows = with_position(frame, ["origin"])
+    assert list(zip(rows["file"], rows["row"], strict=True)) == [
+        ("labeled/cat/1.png", ""),
+        ("https://example.org/a#b", ""),
+        ("a#b.csv", "7"),
+        ("", ""),
+    ]
+    assert rows["text"].tolist() == ["x", "", "mail [e-mail]", ""]
+
+
+def test_rows_link_to_a_running_reviewer_without_its_token(reviewed: tuple[Path, list[Row]]) -> None:
+    """On both pages; others may read the pages, so the token is not on them."""
+    workspace, rows = reviewed
+    write_server_address(workspace, "http://127.0.0.1:8123/?token=secret")
+    try:
+        section = page_of(review_context(workspace, NO_PREDICTIONS, 0.95))
+        data_page = write_data_page(workspace).read_text(encoding="utf-8")
+    finally:
+        remove_server_address(workspace)
+    for page in (section, data_page):
+        assert f'href="http://127.0.0.1:8123/item/{rows[2].id}"' in page and "secret" not in page
+
+
+def test_accuracy_is_measured_with_the_former_and_the_corrected_test_labels() -> None:
+    """Of four test rows, the model is right on two by the former labels and on three by the corrected ones."""
+    rows = {"id": list("abcd"), "split": ["test"] * 4, "label": ["cat", "dog", "cat", "dog"]}
+    sources = {"label_source": ["review", "human", "human", "review"], "original_label": ["dog", None, None, "dog"]}
+    kept = pd.DataFrame(rows | sources)
+    predictions = pd.DataFrame({"id": list("abcd"), "predicted": ["cat", "dog", "cat", "cat"], "group": list("abcd")})
+    corrected = corrected_test(kept, predictions, 0.95)
+    assert corrected is not None
+    assert (corrected.rows, corrected.corrected) == (4, 1)
+    assert (corrected.before.value, corrected.after.value) == (0.5, 0.75)
+    assert corrected_test(kept.assign(label_source="human"), predictions, 0.95) is None
+
+
+def test_a_corrected_test_split_is_in_the_section(reviewed: tuple[Path, list[Row]]) -> None:
+    """One of the two reviewed test labels changed; a model that predicts the former one loses a row."""
+    workspace, rows = reviewed
+    test = rows[TRAIN:]
+    predicted = pd.DataFrame(
+        {"id": [row.id for row in test], "predicted": [row.label for row in test], "group": [row.id for row in test]}
+    )
+    context = review_context(workspace, predicted, 0.95)
+    corrected = context["review"].corrected_test
+    assert (corrected.corrected, corrected.before.value) == (1, 1.0)
+    assert corrected.after.value == pytest.approx(1 - 1 / len(test))
+    assert "Reviewers corrected 1 label of the 20 test rows" in page_of(context)
+
+
+def test_an_error_rate_says_whether_the_reviewers_errors_are_measured() -> None:
+    """With 50 second looks they are; with 3 they are assumed."""
+    values = {"kind": "labels", "rows": 100, "undecided": 2, "estimate": estimate(0.05), "contradicted": estimate(0.1)}
+    measured = ErrorRateRecord.model_validate(values | {"second_looks": 50, "is_corrected": True})
+    assumed = ErrorRateRecord.model_validate(values | {"second_looks": 3, "is_corrected": False})
+    assert "measured on 50 rows that were answered twice, are taken out" in error_rate_sentence(measured)
+    assert "2 random rows got no decision" in error_rate_sentence(measured)
+    assert "assumed to be about 5 %, not measured" in error_rate_sentence(assumed)
+
+
+def test_suggestions_sway_only_if_random_rows_show_it() -> None:
+    """Otherwise the sentence says that the rows differ."""
+    values = {"difference": estimate(0.2, 0.1, 0.3), "shown_rows": 50, "hidden_rows": 50}
+    random_rows = automation_bias_sentence(AutomationBiasRecord.model_validate(values | {"is_random": True}))
+    queue_rows = automation_bias_sentence(AutomationBiasRecord.model_validate(values | {"is_random": False}))
+    assert "Suggestions sway the reviewers" in random_rows and "Suggestions sway" not in queue_rows
+    assert "may be due to the rows" in queue_rows
+
+
+def test_names_and_labels_with_markup_are_escaped_and_formulas_are_text(tmp_path: Path) -> None:
+    """On the page and in the table that a spreadsheet program opens."""
+    answer = AnswerMaker()
+    answer(1, "<script>alert(1)</script>")
+    answer(1, "=1+1", reviewer="ben")
+    record = review_record(answer.files, ReviewedData())
+    context = {"sentences": [], "outcomes": [], "disagreements": record.disagreements, "suspicious": [], "links": {}}
+    page = page_of({"review": record, "reviewing": context})
+    assert "<script>" not in page and "&lt;script&gt;" in page.replace("<wbr>", "")
+    table = write_review_table(tmp_path, record).read_text(encoding="utf-8")
+    assert "=1+1" not in [cell for line in csv.reader(table.splitlines()) for cell in line]
