@@ -19,6 +19,7 @@ from seedling.records.run_trend import run_points
 
 RECORD = RunRecord(
     name="20261128-180300-grow",
+    started="2026-11-28T18:03:00.000+00:00",
     ended="2026-11-28T18:03:59+00:00",
     what_changed="data +12",
     outcome="accepted",
@@ -56,6 +57,7 @@ CONTENT = """{
       "stage": "train@0"
     }
   ],
+  "started": "2026-11-28T18:03:00.000+00:00",
   "version": 1,
   "what_changed": "data +12"
 }
