@@ -174,3 +174,24 @@ def test_damaged_datasets_are_refused(exchanged: ExchangedRows, tmp_path: Path) 
     datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(str(tmp_path / "other"))
     with pytest.raises(InputError, match=r"neither the column 'label' nor 'answer' \(it has 'text'\)"):
         import_answers(tmp_path / "other", None, exchanged.rows, "anna")
+
+
+@pytest.mark.parametrize("exchange_format", FORMS)
+def test_changed_bytes_are_refused_or_read(
+    exchange_format: ExchangeFormat, exchanged: ExchangedRows, tmp_path: Path
+) -> None:
+    """60 files with 8 random bytes changed: each is read or refused with an InputError, and none ends the process."""
+    folder = exchanged.export(exchange_format, tmp_path / "export")
+    file = max(folder.rglob("*.*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    content = np.frombuffer(file.read_bytes(), dtype=np.uint8)
+    refused = 0
+    for seed in range(60):
+        draw = np.random.default_rng(seed)
+        changed = content.copy()
+        changed[draw.integers(0, len(content), 8)] = draw.integers(0, 256, 8)
+        file.write_bytes(changed.tobytes())
+        try:
+            import_answers(folder, None, exchanged.rows, "anna")
+        except InputError:
+            refused += 1
+    assert refused > 10

@@ -248,6 +248,7 @@ def test_annotations_that_are_not_one_class_are_counted(texts: ExchangedRows, tm
         (b'[{"id": 1}]', "item 1 has no object `data`"),
         (b'{"a": 1}', "item 1 has no object `data`"),
         (b"[1, 2]", "item 1 has no object `data`"),
+        (b'[{"data": {"seedling_id": "00000000000000000000000000000000"}, "annotations": 7}]', "of another workspace"),
         (b"[" * 100_000, "is not complete JSON"),
         ("[]".encode("utf-16"), "no rows"),
         ('[{"data": {"text": "\u00e9"}}]'.encode("latin-1"), "is not UTF-8 .byte 0xe9 in line 1."),
@@ -273,6 +274,7 @@ def test_damaged_files_are_refused(content: bytes, message: str, texts: Exchange
         {"updated_at": 7},
         {"completed_by": {"id": 5}},
         {"id": "\ud83d"},
+        {"result": [{"type": ["x"], "value": {}}, 5, None, *task("")["annotations"][0]["result"]]},
     ],
 )
 def test_odd_values_beside_the_label_do_not_matter(

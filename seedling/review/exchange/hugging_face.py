@@ -121,11 +121,7 @@ def read(path: Path) -> Iterator[ExternalRow]:
     Raises InputError for a damaged file, and MissingColumn.
     """
     for file in data_files(path):
-        try:
-            yield from _rows(file, path if path.is_dir() else path.parent)
-        except (pa.ArrowException, OSError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise InputError(f"{file} cannot be read ({lines[0][:200]}): save the dataset again.") from error
+        yield from _rows(file, path if path.is_dir() else path.parent)
 
 
 def data_files(path: Path) -> list[Path]:
@@ -154,14 +150,30 @@ def _files_of_state(state: Path) -> list[Path]:
 def _rows(file: Path, root: Path) -> Iterator[ExternalRow]:
     class_names: Mapping[str, Sequence[str]] = {}
     number = 0
-    for batch in _record_batches(file):
+    for schema, rows_of_batch in _batches_of_file(file):
         if number == 0:
-            check_columns(batch.schema.names, str(file))
-            class_names = _class_names(batch.schema)
-        for values in batch.to_pylist():
+            check_columns(schema.names, str(file))
+            class_names = _class_names(schema)
+        for values in rows_of_batch:
             number += 1
             position = f"{file.relative_to(root)} row {number}"
             yield _row(values, class_names, position, file.parent)
+
+
+def _batches_of_file(file: Path) -> Iterator[tuple[pa.Schema, list[dict[str, Any]]]]:
+    """Yield the rows in batches. Raises InputError; a damaged batch is detected before its values are read."""
+    batches = _record_batches(file)
+    while True:
+        try:
+            batch = next(batches, None)
+            if batch is None:
+                return
+            batch.validate(full=True)
+            rows_of_batch = batch.to_pylist()
+        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise InputError(f"{file} cannot be read ({lines[0][:200]}): save the dataset again.") from error
+        yield batch.schema, rows_of_batch
 
 
 def _record_batches(file: Path) -> Iterator[pa.RecordBatch]:

@@ -160,7 +160,8 @@ def _external_row(task: Mapping[str, Any], position: str, folder: Path) -> Exter
     unusable: Counter[str] = Counter()
     exported = _exported(data)
     answers = []
-    for annotation in task.get("annotations") or task.get("completions") or ():
+    annotations = task.get("annotations") or task.get("completions")
+    for annotation in annotations if isinstance(annotations, list) else ():
         if not isinstance(annotation, dict):  # some exports have only the ids of annotations
             unusable[NOT_READ] += 1
         elif not _is_unchanged(annotation, exported):
@@ -262,7 +263,7 @@ def _choices(annotation: Mapping[str, Any]) -> tuple[list[AnswerKind], list[str]
     for region in _dicts(annotation.get("result")):
         value = region.get("value")
         choices: list[Any] = []
-        if isinstance(value, dict) and region.get("type") in {"choices", "taxonomy"}:
+        if isinstance(value, dict) and region.get("type") in ("choices", "taxonomy"):
             members = value.get(region["type"])
             choices = members if isinstance(members, list) else []
         for member in choices:
