@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,6 +103,18 @@ def server(workspace: Path) -> Iterator[tuple[str, psutil.Process, float]]:
         process.wait()
 
 
+def wait_for_ranking(address: str) -> None:
+    """Wait for the first ranking, which has the guesses that a grid needs."""
+    base, _, token = address.partition("/?token=")
+    request = urllib.request.Request(f"{base}/api/panel", headers={"X-Review-Token": token})  # noqa: S310  (loopback)
+    while True:
+        with urllib.request.urlopen(request) as response:  # noqa: S310
+            panel = json.load(response)
+        if panel["queue_version"] > 1 and not panel["refitting"]:
+            return
+        time.sleep(0.5)
+
+
 def timings(page: Page) -> list[float]:
     """Milliseconds from each key to the next row on the screen."""
     script = "performance.getEntriesByName('answer-to-paint').map(entry => entry.duration)"
@@ -113,8 +126,8 @@ def review(page: Page, address: str, mode: str, answers: int) -> tuple[list[floa
     """Answer rows in a mode. Returns the timings and the seconds for all answers."""
     page.goto(address)
     page.select_option("#mode", mode)
-    page.wait_for_function("performance.getEntriesByName('first-paint-of-row').length > 0")
-    page.wait_for_timeout(1_000)
+    page.wait_for_function(f"document.body.dataset.mode === '{mode}' && document.body.dataset.painted")
+    page.wait_for_timeout(2_000)  # for the rows after the first
     began = time.perf_counter()
     for number in range(1, answers + 1):
         if mode == "grid":
@@ -136,6 +149,7 @@ def measure(rows: int, side: int, answers: int) -> list[Measurement]:
         workspace = Path(temporary, "workspace")
         write_workspace(workspace, rows, side)
         with server(workspace) as (address, process, seconds), sync_playwright() as playwright:
+            wait_for_ranking(address)
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
             measurements.append(
                 Measurement(setting, "seedling review", "start", seconds, seconds, seconds, "s", 1, command)

@@ -60,6 +60,10 @@ def review(  # noqa: PLR0913  (the options of the command)
     add_classes: Annotated[
         bool, typer.Option("--add-classes", help="Add classes that an import has and the workspace does not.")
     ] = False,
+    map_class: Annotated[
+        list[str] | None,
+        typer.Option(help="Class of a label in an import: LABEL=CLASS. May be repeated.", metavar="LABEL=CLASS"),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 is any free port.")] = 4310,
     open_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
@@ -82,7 +86,8 @@ def review(  # noqa: PLR0913  (the options of the command)
         if export_path is not None:
             command.export(export_path, "csv" if file_format is None else file_format.value)
         elif import_path is not None:
-            command.import_answers(import_path, None if file_format is None else file_format.value, add=add_classes)
+            chosen = None if file_format is None else file_format.value
+            command.import_answers(import_path, chosen, map_class or (), add=add_classes)
         elif terminal:
             command.review_in_terminal()
         else:

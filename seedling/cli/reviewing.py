@@ -133,9 +133,9 @@ class ReviewCommand:
         if summary.left_out:
             print(f"{len(summary.left_out):,} images could not be decoded and are left out.")
 
-    def import_answers(self, path: Path, file_format: str | None, *, add: bool) -> None:
+    def import_answers(self, path: Path, file_format: str | None, renames: Sequence[str], *, add: bool) -> None:
         """Read another tool's answers into the review log."""
-        from seedling.review.exchange import ExchangeFormat, LabelRules, import_answers
+        from seedling.review.exchange import ExchangeFormat, LabelRules, import_answers, renames_of
         from seedling.review.log import ReviewLog, read_log
 
         params = load(self.workspace)
@@ -147,7 +147,7 @@ class ReviewCommand:
                 None if file_format is None else ExchangeFormat(file_format),
                 rows,
                 self.names()[0] if self.reviewers else None,
-                rules=LabelRules(add_classes=add, changes=decisions.classes),
+                rules=LabelRules(renames_of(renames), add_classes=add, changes=decisions.classes),
                 max_megapixels=params.max_megapixels,
                 progress=progress,
             )

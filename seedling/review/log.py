@@ -116,18 +116,19 @@ class ReviewLog:
         self._lock = threading.Lock()
         self._files: dict[str, ReviewerFile] = {}
         self._ids: dict[str, set[str]] = {}
+        self._sizes: dict[str, int] = {}  # bytes of each file when this process read or wrote it last
         self._last_written: dict[str, str] = {}
 
     def read(self, reviewer: str) -> ReviewerFile:
-        """The content of a reviewer's file, as this process knows it."""
+        """The content of a reviewer's file."""
         with self._lock:
             return self._file(reviewer)
 
     def all_files(self) -> dict[str, ReviewerFile]:
-        """The files of all reviewers. Files that this process does not write are read again."""
+        """The files of all reviewers. Files that another process has changed are read again."""
         with self._lock:
             names = {path.name.removesuffix(".jsonl") for path in self.folder.glob(REVIEW_FILES)} | set(self._files)
-            return {name: self._files.get(name) or read_file(self._path(name)) for name in sorted(names)}
+            return {name: self._file(name) for name in sorted(names)}
 
     def append(self, reviewer: str, lines: Sequence[Line]) -> list[Line]:
         """Write the lines and flush them to the disk. Returns those that were new, with `written_at`.
@@ -136,12 +137,14 @@ class ReviewLog:
         """
         with self._lock:
             content, ids = self._file(reviewer), self._ids[reviewer]
-            new_lines: list[Line] = []
-            for line in lines:
-                if line.id not in ids and all(line.id != other.id for other in new_lines):
-                    new_lines.append(line.model_copy(update={"written_at": self._time(reviewer), "reviewer": reviewer}))
+            by_id = {line.id: line for line in reversed(lines) if line.id not in ids}
+            new_lines = [
+                line.model_copy(update={"written_at": self._time(reviewer), "reviewer": reviewer})
+                for line in lines
+                if by_id.pop(line.id, None) is not None
+            ]
             if new_lines:
-                self._write(self._path(reviewer), new_lines)
+                self._sizes[reviewer] = self._write(self._path(reviewer), new_lines)
                 content.lines += new_lines
                 ids.update(line.id for line in new_lines)
                 self._last_written[reviewer] = new_lines[-1].written_at
@@ -151,9 +154,11 @@ class ReviewLog:
         return self.folder / f"{reviewer_name(reviewer)}.jsonl"
 
     def _file(self, reviewer: str) -> ReviewerFile:
-        if reviewer not in self._files:
-            content = read_file(self._path(reviewer))
-            self._files[reviewer] = content
+        path = self._path(reviewer)
+        size = path.stat().st_size if path.is_file() else 0
+        if reviewer not in self._files or size != self._sizes[reviewer]:
+            content = read_file(path)
+            self._files[reviewer], self._sizes[reviewer] = content, size
             self._ids[reviewer] = {line.id for line in content.lines}
             self._last_written[reviewer] = max((line.written_at for line in content.lines), default="")
         return self._files[reviewer]
@@ -164,7 +169,8 @@ class ReviewLog:
         return max(now, self._last_written[reviewer])
 
     @staticmethod
-    def _write(path: Path, lines: Iterable[Line]) -> None:
+    def _write(path: Path, lines: Iterable[Line]) -> int:
+        """Append the lines. Returns the new size of the file in bytes."""
         encoded = []
         for line in lines:
             values = line.model_dump(mode="json", exclude_defaults=True) | {"kind": line.kind, "version": line.version}
@@ -172,7 +178,7 @@ class ReviewLog:
             encoded.append(json.dumps(values, ensure_ascii=False, separators=(",", ":")))
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         try:
             size = os.fstat(descriptor).st_size
             # A line that a kill or a full disk cut becomes a line of its own, so that the next one is not lost with it.
@@ -192,6 +198,7 @@ class ReviewLog:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+        return size + len(content)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
