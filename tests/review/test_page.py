@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = "<script>document.title = 'changed'</script><img src=x onerror=\"alert('run')\"><b>bold</b>"
 MARKUP_CLASS = "<img src=x onerror=alert(1)> & \"quoted\" 'class'"
 LONG_CLASS = "w" * 200
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +337,7 @@ def test_texts_and_class_names_are_never_markup(browser: Any, texts: ReviewProce
         page.press("u")
     seen.append(page.text("#stage"))
     assert any(SCRIPT in text for text in seen)
-    assert any("Cut: only the first 20,000 characters" in text for text in seen)
+    assert any(re.search(r"Cut: only the first \d+,000 characters", text) for text in seen)
     labels = page.page.locator("#labels button > span").all_text_contents()
     assert {MARKUP_CLASS, LONG_CLASS} <= set(labels)
     assert page.page.locator("#stage script, #stage img, #labels img").count() == 0

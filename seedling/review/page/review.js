@@ -8,7 +8,10 @@
 "use strict";
 (() => {
 
-const HELD = { verify: 24, label: 24, grid: 3, duplicates: 6 }; // items on the page, with the one on the screen
+const FIRST_HELD = 8; // items on the page, with the one on the screen, until the size of the queue is known
+const MAX_HELD = 24;
+const HELD_SHARE = 0.25; // of the rows that are left, so that other reviewers get rows, too
+const MAX_HELD_GRIDS = 3;
 const DECODED_AHEAD = 6;
 const KEPT_ELEMENTS = 20; // answered items whose elements stay in memory for undo
 const MAX_TEXT_CHARACTERS = 20_000;
@@ -408,6 +411,7 @@ function place(card, start, name) {
     channel.port2.postMessage(null);
   });
 }
+let timings = 0;
 function painted(card, start, name) {
   if (state.current !== card) return;
   const end = performance.now();
@@ -416,7 +420,8 @@ function painted(card, start, name) {
   card.shownSince = end;
   document.body.dataset.row = card.item.row_id;
   document.body.dataset.painted = card.item.row_id;
-  if (performance.getEntriesByName(name).length >= MAX_TIMINGS) performance.clearMeasures(name);
+  timings += 1;
+  if (timings % MAX_TIMINGS === 0) performance.clearMeasures();
   performance.measure(name, { start: Math.min(start, end), end, detail: { row_id: card.item.row_id, question: card.item.question } });
   announce(spoken(card.item));
   showDetails(card.item);
@@ -682,7 +687,7 @@ async function cardOf(entry) {
 
 let isRefilling = false, retryTimer = 0;
 async function refill() {
-  const wanted = HELD[state.mode];
+  const wanted = isManyMode() ? MAX_HELD_GRIDS : state.remaining === null ? FIRST_HELD : Math.min(MAX_HELD, Math.max(2, Math.ceil(HELD_SHARE * state.remaining)));
   if (isRefilling || !state.isActive || held().length > wanted * 0.6) return;
   isRefilling = true;
   clearTimeout(retryTimer);

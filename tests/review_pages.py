@@ -123,9 +123,13 @@ class ReviewPage:
         self.page = context.new_page()
         self.page.set_default_timeout(PAGE_MILLISECONDS)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.goto(url)
         self.wait_until_painted()
+
+    def _dismiss(self, dialog: Any) -> None:
+        self.problems.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def wait_until_painted(self, other_than: str = "") -> str:
         """The id of the row on the screen, once it is another one than this."""
