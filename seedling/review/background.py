@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from seedling.config.params import Params
 from seedling.dataset.class_indices import index_by_class
 from seedling.dataset.generation import PayloadReader
-from seedling.features.classical import dense
+from seedling.features.classical import FeatureMaker, ImageFeatures, TextFeatures, dense
 from seedling.features.encoder_handle import encoder_of
 from seedling.files.reading import read_json
 from seedling.files.writing import write_json
-from seedling.models.model import single_threaded
-from seedling.models.saving import make_features
 from seedling.progress import Progress, silent
 from seedling.review.decisions import Decisions
 from seedling.review.orders import RankingInput, rank
@@ -164,8 +163,7 @@ class BackgroundRanker:
                 continue
             self.refitting = True
             try:
-                with single_threaded():
-                    self.rank_now(task)
+                self.rank_now(task)
                 self.error = None
             except Exception as error:  # noqa: BLE001  (the queue goes on with the order that it has; the page says why)
                 self.error = f"{type(error).__name__}: {error}"
@@ -218,7 +216,8 @@ class BackgroundRanker:
         has_features = np.array([rows.ids[int(position)] in self.features for position in reviewed], dtype=bool)
         reviewed, labels = reviewed[has_features], labels[has_features]
         features, reviewed_features = self.features_of(rows, candidates), self.features_of(rows, reviewed)
-        refitted = self._refit(features, reviewed_features, labels, len(rows.classes))
+        with threadpool_limits(1):  # so that an answer does not wait for all cores
+            refitted = self._refit(features, reviewed_features, labels, len(rows.classes))
         probabilities = np.asarray(rows.probabilities[candidates], dtype=np.float32)
         if refitted is not None and len(candidates):
             is_new = np.isnan(probabilities[:, 0]) | (task.answers > 0)
@@ -280,11 +279,9 @@ class BackgroundRanker:
     ) -> None:
         """Compute the features of the rows, with the workspace's encoder or without one."""
         missing = list(dict.fromkeys(rows.ids[int(position)] for position in positions))
-        config = self.params.config
         fits = self._maker is None or self._fits_all_at_once
         if fits:
-            encoder = encoder_of(self.params, self.workspace)
-            self._maker = make_features(encoder, None, config, Workspace(self.workspace).feature_cache)
+            self._maker = _feature_maker(self.params, self.workspace)
         read = PayloadReader.of(Workspace(self.workspace).generation("scrape"))
         inputs = self._maker.of_rows(missing, read, fit=fits, progress=progress)
         values = dense(inputs.features)
@@ -309,6 +306,18 @@ class BackgroundRanker:
             return None
         weights = np.ones(len(labels))
         return refit(reviewed_features, labels, weights, n_classes, features, self.params.seed)
+
+
+def _feature_maker(params: Params, workspace: Path) -> FeatureMaker:
+    """The features that train uses. Without an encoder, torch is not imported, which has 200 MB."""
+    encoder = encoder_of(params, workspace)
+    if encoder is not None:
+        from seedling.models.saving import make_features
+
+        return make_features(encoder, None, params.config)
+    if params.modality == "text":
+        return TextFeatures()
+    return ImageFeatures(None, params.max_megapixels, cache=Workspace(workspace).feature_cache)
 
 
 def _label_numbers(rows: ReviewRows, positions: Sequence[int] | NDArray[np.intp]) -> NDArray[np.int64]:
