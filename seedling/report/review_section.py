@@ -201,7 +201,7 @@ def automation_bias_sentence(bias: AutomationBiasRecord) -> Markup:
     """Whether a suggestion that is shown sways the reviewers."""
     difference = bias.difference
     ends = soft(f"[{points(difference.low)}, {points(difference.high)}]")
-    sentence = Markup("Answers agree with the model's suggestion {} points {} more often if it is shown.").format(
+    sentence = Markup("Showing the model's suggestion changes the agreement with it by {} points {}.").format(
         points(difference.value), ends
     )
     if difference.low > 0 and bias.is_random:
