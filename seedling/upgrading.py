@@ -12,11 +12,12 @@ from seedling.files.review_folder import create_review_folder
 from seedling.records.test_evaluations import bring_log_up_to_date
 from seedling.workspace import EVALUATION, REPORTS, REVIEW_FILES, REVIEWS, TEST_EVALUATIONS, Workspace
 
+COLLECTED = Workspace(Path()).generation("scrape").as_posix()
 FORMER_OUTPUTS = "outs: [reports/predictions.parquet, reports/gate.json]"
 OUTPUTS = "outs: [reports/evaluation.json, reports/predictions.parquet, reports/gate.json]"
 UNION_MERGES = tuple(f"{files} merge=union" for files in (TEST_EVALUATIONS, f"{REVIEWS}/{REVIEW_FILES}"))
-FORMER_INPUTS = "deps: [generations/scrape]\n"  # of validate, the only stage with this input alone
-INPUTS = FORMER_INPUTS.replace("generations/scrape]", f"generations/scrape, {REVIEWS}]")
+FORMER_INPUTS = f"deps: [{COLLECTED}]\n"  # of validate, the only stage with this input alone
+INPUTS = f"deps: [{COLLECTED}, {REVIEWS}]\n"
 
 
 def upgrade_workspace(workspace: Path) -> list[str]:

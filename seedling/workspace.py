@@ -169,10 +169,34 @@ class Workspace:
         """The review log: the answers of reviewers, one file per reviewer, which git tracks."""
         return self.folder / REVIEWS
 
+    def review_log(self, reviewer: str) -> Path:
+        """The answers of a reviewer."""
+        return self.reviews / f"{reviewer}.jsonl"
+
     @property
     def review_folder(self) -> Path:
-        """What a review server keeps: its lock, its address, and thumbnails."""
+        """What a review server keeps: its lock, its address, and what is on the pages."""
         return self.state / "review"
+
+    @property
+    def review_leases(self) -> Path:
+        """The rows that are on the pages of reviewers."""
+        return self.review_folder / "leases.json"
+
+    @property
+    def review_accuracies(self) -> Path:
+        """The accuracy after each refit of a review."""
+        return self.review_folder / "accuracy.json"
+
+    @property
+    def review_tokens(self) -> Path:
+        """The tokens of reviewers."""
+        return self.review_folder / "tokens.json"
+
+    @property
+    def review_lock(self) -> Path:
+        """The lock of the one review server at a time."""
+        return self.review_folder / "server.lock"
 
     @property
     def review_server(self) -> Path:

@@ -213,6 +213,7 @@ def test_shared_packages_do_not_import_the_stages() -> None:
                 "pseudo_label.teacher",
                 "evaluate",
                 "review.exchange.hugging_face",
+                "review.rows",
             },
         ),
     ],

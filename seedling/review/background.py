@@ -36,7 +36,6 @@ MAX_CANDIDATES = 20_000  # rows whose features are computed; the others keep the
 MAX_LABELED = 5_000  # labeled rows that the heads are fitted on
 ROWS_PER_BLOCK = 256  # whose features are computed at once
 PUBLISH_SECONDS = 10.0  # between rankings while features are computed
-HISTORY_FILE = "accuracy.json"
 
 
 def uncertainty(rows: ReviewRows, order: str, seed: int) -> NDArray[np.float32]:
@@ -85,7 +84,7 @@ class AccuracyHistory:
     @classmethod
     def of(cls, workspace: Path) -> AccuracyHistory:
         """Read the points of earlier sessions."""
-        path = Workspace(workspace).review_folder / HISTORY_FILE
+        path = Workspace(workspace).review_accuracies
         try:
             return cls(path, [(int(point[0]), *map(float, point[1:4])) for point in read_json(path)])  # type: ignore[misc]
         except (OSError, ValueError, TypeError, IndexError):

@@ -105,14 +105,15 @@ def _checksum(values: dict[str, Any]) -> str:
 
 def read_log(folder: Path) -> dict[str, ReviewerFile]:
     """Read the files of all reviewers. folder: reviews/, which may be missing."""
-    return {path.name.removesuffix(".jsonl"): read_file(path) for path in sorted(folder.glob(REVIEW_FILES))}
+    return {path.stem: read_file(path) for path in sorted(folder.glob(REVIEW_FILES))}
 
 
 class ReviewLog:
     """Appends lines to the files of reviewers; safe for several threads of one process."""
 
     def __init__(self, workspace: Path) -> None:
-        self.folder = Workspace(workspace).reviews
+        self._workspace = Workspace(workspace)
+        self.folder = self._workspace.reviews
         self._lock = threading.Lock()
         self._files: dict[str, ReviewerFile] = {}
         self._ids: dict[str, set[str]] = {}
@@ -127,7 +128,7 @@ class ReviewLog:
     def all_files(self) -> dict[str, ReviewerFile]:
         """The files of all reviewers. Files that another process has changed are read again."""
         with self._lock:
-            names = {path.name.removesuffix(".jsonl") for path in self.folder.glob(REVIEW_FILES)} | set(self._files)
+            names = {path.stem for path in self.folder.glob(REVIEW_FILES)} | set(self._files)
             return {name: self._file(name) for name in sorted(names)}
 
     def append(self, reviewer: str, lines: Sequence[Line]) -> list[Line]:
@@ -151,7 +152,7 @@ class ReviewLog:
             return new_lines
 
     def _path(self, reviewer: str) -> Path:
-        return self.folder / f"{reviewer_name(reviewer)}.jsonl"
+        return self._workspace.review_log(reviewer_name(reviewer))
 
     def _file(self, reviewer: str) -> ReviewerFile:
         path = self._path(reviewer)

@@ -30,7 +30,6 @@ from seedling.workspace import Workspace
 GRID_ROWS = 36
 MAX_DUPLICATES = 12
 MAX_ITEMS_PER_REQUEST = 100
-LEASE_FILE = "leases.json"
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class ReviewQueue:
         self.shares = Shares.of(params.review) if split == "train" else Shares(0, 0, 0, 0)
         self._rank, self._on_answers = rank, answered
         self.lock = threading.RLock()
-        self.leases = LeaseBook(Workspace(workspace).review_folder / LEASE_FILE)
+        self.leases = LeaseBook(Workspace(workspace).review_leases)
         self.version = 0
         self.load()
 

@@ -37,7 +37,6 @@ from seedling.serving.http_clients import AllowedHosts
 from seedling.workspace import Workspace
 
 DEFAULT_PORT = 4310
-LOCK_FILE, TOKENS_FILE = "server.lock", "tokens.json"
 START_TIMEOUT_SECONDS = 20.0
 MAX_ANSWERS_PER_REQUEST = 500
 MAX_BODY_MEGABYTES = 8
@@ -312,11 +311,11 @@ class ReviewServer:
         self._folder = self._paths.review_folder
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)  # the tokens of reviewers
-        self._process_lock = FileLock(self._folder / LOCK_FILE, timeout=0)
+        self._process_lock = FileLock(self._paths.review_lock, timeout=0)
         self._lock_process()
         self._socket = _bound(host, port)
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._socket.getsockname()[1]}"
-        tokens = reviewer_tokens(self._folder, reviewers)
+        tokens = reviewer_tokens(self._paths.review_tokens, reviewers)
         self.addresses = {reviewer: f"{self.url}/?token={token}" for reviewer, token in tokens.items()}
         title = session.workspace.resolve().name
         application = review_application(session, {token: name for name, token in tokens.items()}, title)
@@ -366,9 +365,8 @@ class ReviewServer:
         self._process_lock.release()
 
 
-def reviewer_tokens(folder: Path, reviewers: Sequence[str]) -> dict[str, str]:
+def reviewer_tokens(path: Path, reviewers: Sequence[str]) -> dict[str, str]:
     """Reviewer → token. Tokens are kept, so that an open page works again after the server was restarted."""
-    path = folder / TOKENS_FILE
     try:
         kept: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
