@@ -1,8 +1,8 @@
-"""Orders that compare rows by their features: expected value, coreset and clusters.
+"""The expected value of an answer: how many rows it covers, how uncertain they are, and what their classes need.
 
-**Expected value.** With the distance of features of length 1, k(x, s) = exp(-|x - s|² / σ²) says how much an answer
-about row s says about row x. Row x is covered by c(x) = max_j k(x, j), over all rows j with a label or an answer. The
-answer about s is worth, in rows whose prediction it may change,
+With features of length 1, k(x, s) = exp(-|x - s|² / σ²) says how much an answer about row s says about row x. Row x is
+covered by c(x) = max_j k(x, j), over all rows j with a label or an answer. The answer about s is worth, in rows whose
+prediction it may change,
 
     pool row:     v(s) = Σ_x w(x) max(0, k(x, s) - c(x)),          w(x) = uncertainty(x) need(x)
     labeled row:  v(s) = p_label_error(s) need(s) Σ_x k(x, s) / Σ_j k(x, j)
@@ -11,9 +11,10 @@ divided by the seconds that it takes. The first is the uncertainty coverage of B
 weighted by class need. In the second, the sum is the number of rows that the label speaks for: rows x are shared out
 among the labeled rows j near them.
 
-- uncertainty = λ + (1 - λ) (1 - margin), λ = k / (k + m) for k classes and m labels: a model of few labels does not
-  know where it errs, so that few labels count all rows alike (MaxHerding, Bae, Oliveira and Sutherland 2024).
-- need of class c = sqrt((m / k + 1) / (m_c + 1)), and that of a row is its expectation over the predicted classes.
+- uncertainty = λ + (1 - λ) (1 - (p₁ - p₂)), λ = K / (K + m) for K classes and m labels, and the two highest
+  probabilities p₁ and p₂: a model of few labels does not know where it errs, so that few labels count all rows alike
+  (MaxHerding, Bae, Lee and Sutherland 2024).
+- need of class c = sqrt((m / K + 1) / (m_c + 1)), and that of a row is its expectation over the predicted classes.
 - σ = SIGMA_PER_DISTANCE x the median distance of a row to the nearest labeled one, or of two rows before the first
   label. More labels make the kernel narrower, until uncertainty alone decides.
 
@@ -22,7 +23,7 @@ batch has at least 63 % of the best batch's value (Nemhauser, Wolsey and Fisher 
 
 **Drawn rows.** Σ_x is estimated from MAX_REFERENCES rows drawn at random. MAX_CANDIDATES rows compete: pool rows drawn
 with a probability in proportion to w / seconds, and the labels that are most likely wrong. Rows beyond them follow by
-their chance and need alone. Coreset and clusters compare MAX_COMPARED drawn rows; the others follow at random.
+their chance and need alone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.features.normalization import normalize_rows
+from seedling.review.spread import MAX_GREEDY, MAX_REVIEWED, Matrix, other_rows, unit_rows
 from seedling.review.uncertainty import (
     NO_LABEL,
     Positions,
@@ -47,16 +48,10 @@ from seedling.review.uncertainty import (
 
 MAX_CANDIDATES = 3_000  # pool rows, and as many labeled rows
 MAX_REFERENCES = 3_000
-MAX_REVIEWED = 10_000  # labeled and reviewed rows that cover others
-MAX_COMPARED = 20_000
-MAX_GREEDY = 200  # rows picked one after another; a refit ranks again before they are used up
 SIGMA_PER_DISTANCE = 0.75
 MIN_SIGMA = 0.05
 SAME_ROW = 1e-6  # cosine distance, below which two rows are the same
 NEED_EXPONENT = 0.5
-ROWS_PER_CLUSTER = 20  # that are asked in succession
-
-Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def by_expected_value(rows: RankingInput, count: int, rng: np.random.Generator) 
     if len(first) >= count:
         return first
     compared = np.concatenate([first, greedy.remaining()])
-    others = _others(len(rows), compared, rng)
+    others = other_rows(len(rows), compared, rng)
     others = others[descending((worth.chance * worth.need / worth.seconds)[others], rng)]
     return first_of_groups(np.concatenate([compared, others]), rows.groups, count)
 
@@ -130,11 +125,6 @@ def draw_in_proportion(positions: Positions, value: Scores, count: int, rng: np.
     noise = rng.gumbel(size=len(positions)).astype(np.float32)
     keys = np.log(np.maximum(value[positions], np.float32(1e-9))) + noise
     return positions[np.sort(np.argpartition(-keys, count - 1)[:count])]
-
-
-def unit_rows(features: NDArray[np.float32], positions: Positions) -> Matrix:
-    """(len(positions), d): features of length 1 in single precision."""
-    return np.asarray(normalize_rows(np.asarray(features[positions], dtype=np.float32)), dtype=np.float32)
 
 
 def labeled_features(rows: RankingInput, rng: np.random.Generator) -> tuple[Matrix, float]:
@@ -203,12 +193,13 @@ class _Greedy:
     """Pool and labeled candidates, and how far the answers cover the pool candidates and the reference rows.
 
     positions, groups, gains: (p + l,), of p pool candidates and then l labeled ones. gains: v when it was computed
-    last, an upper bound; -inf for rows that are no longer available. features: (p, d). kernel: (p, r). weights: (r,),
-    w of the reference rows times the rows that each stands for. own_weights: (p,). covered: (r,). own_covered: (p,).
-    seconds: (p,).
+    last, an upper bound; -inf for rows that are no longer available. references: (r,), positions. features: (p, d).
+    kernel: (p, r), 0 where both are the same row. weights: (r,), w of the reference rows times the rows that each
+    stands for. own_weights: (p,). covered: (r,). own_covered: (p,). seconds: (p,).
     """
 
     positions: Positions
+    references: Positions
     groups: NDArray[np.int64]
     gains: Scores
     features: Matrix
@@ -249,6 +240,7 @@ class _Greedy:
 
     def _cover(self, row: int) -> None:
         self.covered = np.maximum(self.covered, self.kernel[row])
+        self.covered[self.references == self.positions[row]] = 1
         near = kernel_of(self.features @ self.features[row], self.sigma)
         self.own_covered = np.maximum(self.own_covered, near)
 
@@ -274,6 +266,7 @@ def _candidates(rows: RankingInput, worth: Worth, rng: np.random.Generator) -> _
     kernel = without_same_row(kernel_of(features @ reference_features.T, sigma), pool, references)
     greedy = _Greedy(
         positions=np.concatenate([pool, labeled]),
+        references=references,
         groups=rows.groups[np.concatenate([pool, labeled])],
         gains=np.zeros(len(pool) + len(labeled), dtype=np.float32),
         features=features,
@@ -293,66 +286,3 @@ def _candidates(rows: RankingInput, worth: Worth, rng: np.random.Generator) -> _
         represented = near @ shares + 1 / label_density(labels, reviewed, rows_per_reviewed, sigma)
         greedy.gains[len(pool) :] = value[labeled] * represented
     return greedy
-
-
-def by_distance(rows: RankingInput, count: int, rng: np.random.Generator) -> Positions:
-    """At most `count` positions, each the farthest from all reviewed and earlier ones; the first is the most central.
-
-    At most MAX_GREEDY are picked so; the others follow by their distance.
-    """
-    compared = rng.permutation(len(rows))[:MAX_COMPARED]
-    features, groups = unit_rows(rows.features, compared), rows.groups[compared]
-    reviewed = unit_rows(rows.reviewed_features, rng.permutation(len(rows.reviewed_features))[:MAX_REVIEWED])
-    similarity = np.full(len(compared), -np.inf, dtype=np.float32)  # to the nearest reviewed or picked row
-    if len(reviewed):
-        similarity = np.concatenate(
-            [(features[block] @ reviewed.T).max(axis=1) for block in row_blocks(len(features), 512)]
-        )
-    is_free, picked = np.ones(len(compared), dtype=bool), []
-    for step in range(min(count, MAX_GREEDY, len(compared))):
-        if not is_free.any():
-            break
-        is_first = step == 0 and not len(reviewed)
-        distance = features @ features.mean(axis=0) if is_first else -similarity
-        row = int(np.where(is_free, distance, -np.inf).argmax())
-        picked.append(row)
-        is_free &= groups != groups[row]
-        similarity = np.maximum(similarity, features @ features[row])
-    rest = np.flatnonzero(is_free)
-    ordered = compared[
-        np.concatenate([np.array(picked, dtype=np.intp), rest[np.argsort(similarity[rest], kind="stable")]])
-    ]
-    return first_of_groups(np.concatenate([ordered, _others(len(rows), compared, rng)]), rows.groups, count)
-
-
-def by_cluster(rows: RankingInput, count: int, rng: np.random.Generator) -> Positions:
-    """At most `count` positions: ROWS_PER_CLUSTER similar rows in succession, the nearest to their center first.
-
-    The cluster with the most rows per reviewed row comes first, rows / (1 + reviewed rows). When each had its turn,
-    they come again with their next rows.
-    """
-    from sklearn.cluster import MiniBatchKMeans  # here: most orders do not need it
-
-    compared = rng.permutation(len(rows))[:MAX_COMPARED]
-    features = unit_rows(rows.features, compared)
-    n_clusters = int(np.clip(len(compared) // (2 * ROWS_PER_CLUSTER), 1, 100))
-    model = MiniBatchKMeans(n_clusters, n_init=1, batch_size=2_048, random_state=int(rng.integers(2**31)))
-    cluster = model.fit_predict(features)
-    sizes = np.bincount(cluster, minlength=n_clusters)
-    reviewed = unit_rows(rows.reviewed_features, rng.permutation(len(rows.reviewed_features))[:MAX_REVIEWED])
-    reviews = np.bincount(model.predict(reviewed), minlength=n_clusters) if len(reviewed) else np.zeros(n_clusters)
-    turn_of_cluster = np.argsort(np.argsort(-sizes / (1 + reviews), kind="stable"))
-    distance = np.linalg.norm(features - model.cluster_centers_[cluster], axis=1)
-    by_center = np.lexsort((distance, cluster))
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    place = np.empty(len(compared), dtype=np.intp)  # of the row in its cluster
-    place[by_center] = np.arange(len(compared)) - starts[cluster[by_center]]
-    ordered = compared[np.lexsort((place, turn_of_cluster[cluster], place // ROWS_PER_CLUSTER))]
-    return first_of_groups(np.concatenate([ordered, _others(len(rows), compared, rng)]), rows.groups, count)
-
-
-def _others(n_rows: int, compared: Positions, rng: np.random.Generator) -> Positions:
-    """The rows that are not among the compared ones, in random order."""
-    is_other = np.ones(n_rows, dtype=bool)
-    is_other[compared] = False
-    return rng.permutation(np.flatnonzero(is_other))

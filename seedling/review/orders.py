@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from seedling.review.coverage import by_cluster, by_distance, by_expected_value
+from seedling.review.coverage import by_expected_value
+from seedling.review.spread import by_cluster, by_distance
 from seedling.review.uncertainty import (
     NO_LABEL,
     SCORES_OF_PREDICTIONS,

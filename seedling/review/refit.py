@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from seedling.features.classical import Inputs
 from seedling.features.normalization import normalize_rows
+from seedling.label_quality.label_issues import label_error_probabilities
 from seedling.models.heads import Head
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Floats, Ints, fit_temperature, softmax, wilson_of
@@ -38,14 +39,15 @@ class Refit:
     """A head fitted on m labeled rows, and what it predicts for n rows.
 
     probabilities: (n, k), calibrated, NaN if fewer than two classes have labels. committee: (members, n, k).
-    out_of_fold: (m, k), calibrated probabilities of the labeled rows by heads that were not fitted on them; NaN if
-    there are too few rows. accuracy: cross-validated, (value, low, high); None with fewer than MIN_ROWS_FOR_ACCURACY
-    rows.
+    out_of_fold: (m, k), calibrated probabilities of the labeled rows by heads that were not fitted on them, and
+    p_label_error: (m,), by the same heads; NaN with too few rows. accuracy: cross-validated, (value, low, high); None
+    with fewer than MIN_ROWS_FOR_ACCURACY rows.
     """
 
     probabilities: Probabilities
     committee: Probabilities
     out_of_fold: Probabilities
+    p_label_error: Probabilities
     accuracy: tuple[float, float, float] | None
     temperature: float
 
@@ -75,7 +77,8 @@ def refit(  # noqa: PLR0913  (the labeled rows, all rows, and how to fit)
     if len(np.unique(labels)) < 2:
         nothing = np.full((n_rows, n_classes), np.nan, dtype=np.float32)
         out_of_fold = np.full((len(labels), n_classes), np.nan, dtype=np.float32)
-        return Refit(nothing, np.zeros((0, n_rows, n_classes), dtype=np.float32), out_of_fold, None, 1.0)
+        no_members = np.zeros((0, n_rows, n_classes), dtype=np.float32)
+        return Refit(nothing, no_members, out_of_fold, np.full(len(labels), np.nan, dtype=np.float32), None, 1.0)
     rows = np.asarray(normalize_rows(np.asarray(features, dtype=np.float32)), dtype=np.float32)
     fold = assign_folds(np.arange(len(labels)) if groups is None else groups, labels, rng)
     logits, is_evaluable = out_of_fold_logits(rows, labels, weights, fold, n_classes)
@@ -93,6 +96,7 @@ def refit(  # noqa: PLR0913  (the labeled rows, all rows, and how to fit)
         if committee
         else np.zeros((0, n_rows, n_classes), dtype=np.float32),
         out_of_fold=out_of_fold,
+        p_label_error=_label_errors(logits, labels, fold),
         accuracy=accuracy_of(logits.argmax(axis=1) == labels, rows, all_features, rng),
         temperature=temperature,
     )
@@ -143,6 +147,15 @@ def bootstrap_within_classes(labels: Ints, rng: np.random.Generator) -> NDArray[
     _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
     first, size = np.repeat(starts, counts), np.repeat(counts, counts)
     return np.asarray(order[first + rng.integers(size)], dtype=np.intp)
+
+
+def _label_errors(logits: Floats, labels: Ints, fold: Ints) -> Probabilities:
+    """(m,): p_label_error from out-of-fold logits; NaN where it cannot be estimated."""
+    result = np.full(len(labels), np.nan, dtype=np.float32)
+    rows = np.flatnonzero(~np.isnan(logits[:, 0]))
+    if len(rows) >= MIN_ROWS_FOR_ACCURACY:
+        result[rows] = label_error_probabilities(logits[rows], labels[rows], fold[rows])
+    return result
 
 
 def predict(head: Head, features: NDArray[np.float32], temperature: float) -> Probabilities:
