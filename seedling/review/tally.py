@@ -285,6 +285,7 @@ def _count_random_row(counts: list[Key], answers: Sequence[Answer], classes: Cla
 def _count_looks(counts: list[Key], answers: Sequence[Answer], classes: ClassMap) -> None:
     """Answers to the same question, each without a suggestion: evidence of the reviewers' errors."""
     previous: tuple[str, Vote] | None = None
+    pairs: set[tuple[str, str]] = set()
     for answer in answers:
         if not is_blind(answer) or answer.answer == "bad" or not answer.is_decisive:
             continue
@@ -292,8 +293,9 @@ def _count_looks(counts: list[Key], answers: Sequence[Answer], classes: ClassMap
         is_correction = previous is not None and previous[0] == answer.reviewer and answer.purpose not in SECOND_LOOKS
         if previous is not None and not is_correction:
             differs = differ(previous[1], vote)
-            if differs is not None:
-                first, second = sorted([previous[0], answer.reviewer])
+            first, second = sorted([previous[0], answer.reviewer])
+            if differs is not None and (first, second) not in pairs:  # a row that is asked ever again counts once
+                pairs.add((first, second))
                 counts.append(("looks", first, second, differs))
         previous = (answer.reviewer, vote)
 

@@ -38,6 +38,16 @@ def test_only_random_rows_without_any_class_on_the_page_measure_labels() -> None
     assert checks.second_looks == {("anna", "anna"): Counted(1, 1)}
 
 
+def test_a_row_that_is_asked_ever_again_is_one_second_look() -> None:
+    """Three repeats of one row say no more of the reviewer's errors than the first."""
+    answer = AnswerMaker()
+    answer(1, "cat", purpose="random")
+    for label in ("dog", "cat", "dog"):
+        answer(1, label, purpose="repeat")
+    checks = label_checks(ReviewTally(answer.files), "labels", 3)
+    assert checks.second_looks == {("anna", "anna"): Counted(1, 1)}
+
+
 def test_pseudo_labels_are_measured_on_rows_without_a_label() -> None:
     """The suggestion that the model made is compared, although the reviewer did not see it."""
     answer = AnswerMaker()
