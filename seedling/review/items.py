@@ -11,7 +11,6 @@ import numpy as np
 
 from seedling.dataset.generation import PayloadReader
 from seedling.errors import SeedlingError
-from seedling.media.personal_data import as_shown
 from seedling.review.background import BackgroundRanker
 from seedling.review.images import SCREEN_SIDE, THUMBNAIL_SIDE
 from seedling.review.leases import Lease
@@ -91,7 +90,7 @@ class ItemMaker:
 
     def _origin(self, lease: Lease, position: int | None) -> str:
         """Where the row comes from. Without a suggestion, only the name of its file: a folder often names the class."""
-        origin = "" if position is None else as_shown(str(self.queue.rows.origins[position] or ""))
+        origin = "" if position is None else str(self.queue.rows.origins[position] or "")
         hides_label = lease.previous_label is not None and not lease.suggestion_shown
         return origin.rpartition("/")[2] if hides_label else origin
 
@@ -101,7 +100,7 @@ class ItemMaker:
             "row_id": lease.row_id,
             **self._content(lease.row_id, texts, MAX_NEIGHBOR_CHARACTERS),
             "position": lease.position,
-            "origin": as_shown(str(rows.origins[position] or "")) if position is not None else "",
+            "origin": str(rows.origins[position] or "") if position is not None else "",
             "previous_label": lease.previous_label,
         }
 
@@ -110,7 +109,7 @@ class ItemMaker:
         if self.queue.rows.modality == "text":
             text = texts.get(row_id)
             is_cut = text is not None and len(text) > max_characters
-            shown = None if text is None else as_shown(text[:max_characters])
+            shown = None if text is None else text[:max_characters]
             return {"kind": "text", "text": shown, "text_cut": is_cut, "missing": text is None}
         address = f"/image/{row_id}?side="
         return {"kind": "image", "image": f"{address}{SCREEN_SIDE}", "thumbnail": f"{address}{THUMBNAIL_SIDE}"}

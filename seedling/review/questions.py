@@ -1,8 +1,9 @@
 """Chooses for what purpose a reviewer gets the next row: to decide it, or to measure labels and reviewers.
 
-A share of the questions are random rows without a suggestion, from which statistics.py estimates error rates without
-bias. The rows of this sample are the first ones of a random permutation of all labeled rows and of all pool rows,
-whether they were reviewed or not: leaving out reviewed rows, of which most are doubtful, would bias the estimate.
+A share of the questions are random rows, three of four without a suggestion, from which statistics.py estimates error
+rates without bias. The rows of this sample are the first ones of a random permutation of all labeled rows and of all
+pool rows, whether they were reviewed or not: leaving out reviewed rows, most of which are doubtful, would bias the
+estimate.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from seedling.review.rows import ReviewRows
 from seedling.stats.randomness import derived_seed
 
 RESOLUTION = 2**32
+SHOWN_EVERY = 4  # random rows
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,15 @@ def purpose_of(shares: Shares, reviewer: str, number: int, seed: int) -> Purpose
             return purpose
         draw -= share
     return "queue"
+
+
+def shows_random_suggestion(seed: int, row_id: str) -> bool:
+    """Whether a row of the random sample is shown with its suggestion: one in SHOWN_EVERY.
+
+    The other random rows have none. The difference between both is the reviewer's automation bias: without it, the rows
+    with and without a suggestion would differ in more than the suggestion.
+    """
+    return derived_seed(seed, "suggestion of a random row", row_id) % SHOWN_EVERY == 0
 
 
 class RandomSample:

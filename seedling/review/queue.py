@@ -21,7 +21,7 @@ from seedling.config.params import Params
 from seedling.review.decisions import Decisions, active_answers, decide
 from seedling.review.leases import Lease, LeaseBook
 from seedling.review.log import ReviewLog
-from seedling.review.questions import RandomSample, Shares, purpose_of
+from seedling.review.questions import RandomSample, Shares, purpose_of, shows_random_suggestion
 from seedling.review.records import Answer, ClassChange, Purpose, Question, Undo
 from seedling.review.rows import ReviewRows, read_review_rows
 from seedling.review.tally import ReviewTally
@@ -30,6 +30,7 @@ from seedling.workspace import Workspace
 GRID_ROWS = 36
 MAX_DUPLICATES = 12
 MAX_ITEMS_PER_REQUEST = 100
+MIN_RANDOM_ROWS_BETWEEN = 3  # random rows between an answer and its repetition: about 30 questions
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,28 @@ class Ranking:
 
 @dataclass
 class ReviewerState:
-    """What a reviewer has answered. questions: the number of rows that the reviewer got, for the draw of purposes."""
+    """What a reviewer has answered.
+
+    random_rows: the rows of the random sample, in the order of the answers; repeated: those that were asked again;
+    questions: the number of rows that the reviewer got, for the draw of purposes.
+    """
 
     answered: set[str] = field(default_factory=set)
     skipped: list[str] = field(default_factory=list)
+    random_rows: list[str] = field(default_factory=list)
+    repeated: set[str] = field(default_factory=set)
     questions: int = 0
+
+    def count(self, answer: Answer) -> None:
+        """Count an answer."""
+        if answer.answer == "skip":
+            self.skipped.append(answer.row_id)
+        elif answer.answer != "flag":
+            self.answered.add(answer.row_id)
+            if answer.purpose == "random":
+                self.random_rows.append(answer.row_id)
+            elif answer.purpose == "repeat":
+                self.repeated.add(answer.row_id)
 
 
 @dataclass(frozen=True)
@@ -102,14 +120,12 @@ class ReviewQueue:
         answered_by: dict[str, set[str]] = defaultdict(set)
         for answer in decisions.answers:
             states[answer.reviewer].questions += 1
+            states[answer.reviewer].count(answer)
             if answer.answer not in {"skip", "flag"}:
-                states[answer.reviewer].answered.add(answer.row_id)
                 answered_by[answer.row_id].add(answer.reviewer)
         randomly_asked = {answer.row_id for answer in decisions.answers if answer.purpose == "random"}
         splits = ("test",) if self.split == "test" else ("train", "pool")
         is_asked = np.isin(rows.split, splits)
-        decided = rows.ids.positions(sorted(decisions.by_row))
-        is_asked[decided[decided >= 0]] = False
         has_label = np.array([label is not None for label in rows.labels], dtype=bool)
         self.n_labeled = int((has_label & (rows.split == "train")).sum())
         self.n_pool = int((rows.split == "pool").sum())
@@ -162,6 +178,8 @@ class ReviewQueue:
 
     def _next_row(self, reviewer: str, mode: Question, order: str, taken: set[str]) -> Lease | None:
         state = self._states[reviewer]
+        if self.remaining == 0 and not state.skipped and not self.shares.overlap:
+            return None
         purpose = purpose_of(self.shares, reviewer, state.questions, self.params.seed)
         state.questions += 1
         position = self._position_for(purpose, reviewer, taken)
@@ -181,18 +199,30 @@ class ReviewQueue:
                 if row_id not in self._randomly_asked and row_id not in taken:
                     self._randomly_asked.add(row_id)
                     return position
-        answered = self._states[reviewer].answered
         if purpose == "repeat":
-            return self._first_position(sorted(answered - taken))
+            return self._first_position(self._repeatable(reviewer, taken))
         if purpose in {"gold", "overlap"}:
-            wanted_reviewers = 2 if purpose == "gold" else 1  # gold: at least two reviewers have answered the row
-            others = (
-                row_id
-                for row_id, reviewers in self._answered_by.items()
-                if row_id not in answered and row_id not in taken and len(reviewers) >= wanted_reviewers
-            )
-            return self._first_position(others)
+            return self._first_position(self._answered_by_others(reviewer, taken, 2 if purpose == "gold" else 1))
         return None
+
+    def _repeatable(self, reviewer: str, taken: set[str]) -> Iterator[str]:
+        """The random rows that the reviewer answered, before the last MIN_RANDOM_ROWS_BETWEEN, and only once.
+
+        Only answers without a suggestion tell how often the reviewer errs, so that other rows are not repeated.
+        """
+        state = self._states[reviewer]
+        old_answers = state.random_rows[: max(0, len(state.random_rows) - MIN_RANDOM_ROWS_BETWEEN)]
+        return (row_id for row_id in old_answers if row_id not in state.repeated and row_id not in taken)
+
+    def _answered_by_others(self, reviewer: str, taken: set[str], n_others: int) -> Iterator[str]:
+        """Rows that so many other reviewers have answered and this one has not; random rows first."""
+        answered = self._states[reviewer].answered
+        rows = [*(row_id for row_id in self._randomly_asked if row_id in self._answered_by), *self._answered_by]
+        return (
+            row_id
+            for row_id in dict.fromkeys(rows)
+            if row_id not in answered and row_id not in taken and len(self._answered_by[row_id]) >= n_others
+        )
 
     def _first_position(self, row_ids: Iterable[str]) -> int | None:
         for row_id in row_ids:
@@ -258,6 +288,9 @@ class ReviewQueue:
         row_id, label = self.rows.ids[position], self.rows.labels[position]
         probabilities = self.rows.probabilities[position]
         best = None if np.isnan(probabilities[0]) else self.rows.classes[int(probabilities.argmax())]
+        shows_suggestion = purpose == "queue" or (
+            purpose == "random" and shows_random_suggestion(self.params.seed, row_id)
+        )
         # "Is this a cat?" is a suggestion, so that rows without a suggestion are always asked by their class.
         asked_label = (label or best) if mode == "verify" and purpose == "queue" else None
         question: Question = "label" if mode == "verify" and asked_label is None else mode
@@ -272,7 +305,7 @@ class ReviewQueue:
             position=number,
             asked_label=asked_label,
             suggestion=best,
-            suggestion_shown=best is not None and purpose == "queue",
+            suggestion_shown=best is not None and shows_suggestion,
             previous_label=label,
             previous_source=self.rows.label_sources[position],
             round=self.rows.round,
@@ -341,10 +374,8 @@ class ReviewQueue:
         with self.lock:
             state = self._states[reviewer]
             for line in new_lines:
-                if line.answer == "skip":
-                    state.skipped.append(line.row_id)
-                elif line.answer != "flag":
-                    state.answered.add(line.row_id)
+                state.count(line)
+                if line.answer not in {"skip", "flag"}:
                     self._count_answer(line.row_id, +1)
                     self._answered_by[line.row_id].add(reviewer)
                 self.decisions.answers.append(line)

@@ -112,8 +112,10 @@ class ReviewApi:
             403, "The token is missing or wrong: open the address that `seedling review` printed, with its token."
         )
 
-    def page(self, token: str | None = None, row_id: str | None = None) -> Response:
-        """The page."""
+    def page(self, request: Request, token: str | None = None, row_id: str | None = None) -> Response:
+        """The page. The cookie that it sets opens links to rows in reports, which have no token."""
+        cookie = f"seedling_review_{request.url.port}"
+        token = token or request.cookies.get(cookie)
         reviewer = self.reviewer(token)
         review = self.session.params.review
         config = {
@@ -128,10 +130,17 @@ class ReviewApi:
             "order": review.order,
             "split": self.session.queue.split,
             "row_id": row_id,
+            "token": token,
             "version": self.session.queue.version,
         }
         html = self._templates.get_template("review.html.jinja").render(config=config, title=self.title)
-        return HTMLResponse(html, headers=SECURITY_HEADERS)
+        response = HTMLResponse(html, headers=SECURITY_HEADERS)
+        response.set_cookie(cookie, str(token), httponly=True, samesite="lax")
+        return response
+
+    def page_of_row(self, request: Request, row_id: str, token: str | None = None) -> Response:
+        """The page, opened at a row."""
+        return self.page(request, token, row_id)
 
     def static(self, name: str) -> Response:
         """The script or the style sheet of the page."""
@@ -251,7 +260,7 @@ def review_application(session: ReviewSession, tokens: Mapping[str, str], title:
     api = ReviewApi(session, tokens, title)
     application = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     application.get("/")(api.page)
-    application.get("/item/{row_id}")(lambda row_id, token=None: api.page(token, row_id))
+    application.get("/item/{row_id}")(api.page_of_row)
     application.get("/static/{name}")(api.static)
     application.get("/health")(lambda: {"status": "ok"})
     application.get("/image/{row_id}")(api.image)

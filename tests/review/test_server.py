@@ -1,0 +1,291 @@
+"""The API of the review page: what it sends, what it stores, and its answers to bad input."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from starlette.testclient import TestClient
+
+from seedling.config.params import set_value
+from seedling.dataset.generation import GenerationWriter, Row, identify
+from seedling.errors import InputError
+from seedling.init.create import make_workspace
+from seedling.media import images
+from seedling.review.log import read_file
+from seedling.review.server import ReviewServer, review_application
+from seedling.review.session import ReviewSession
+from seedling.workspace import Workspace
+
+TOKENS = {"secret-of-anna": "anna", "secret-of-ben": "ben"}
+SCRIPT = "<script>alert(1)</script>"
+
+
+def write_rows(workspace: Path, rows: list[Row], classes: list[str], modality: str) -> None:
+    """Write the generations of scrape and validate."""
+    paths = Workspace(workspace)
+    extra = [pa.field("p_label_error", pa.float32()), pa.field("original_label", pa.string())]
+    for stage, with_images in (("scrape", True), ("validate", False)):
+        columns = extra if stage == "validate" else []
+        with GenerationWriter(
+            paths.generation(stage),
+            stage=stage,
+            modality=modality,
+            images=with_images,
+            extra=columns,  # type: ignore[arg-type]
+        ) as writer:
+            for row in rows:
+                extra_values = {"p_label_error": None, "original_label": None} if columns else {}
+                writer.keep(replace(row, extra=extra_values))
+            writer.close(rows_in=len(rows), classes=classes if stage == "validate" else ())
+
+
+def text_row(text: str, label: str | None = None, split: str = "pool") -> Row:
+    """A row of the pool, or a labeled one."""
+    row_id = identify(text.encode())
+    source = "human" if label else None
+    return Row(row_id, split, label=label, label_source=source, payload=text, group=row_id, origin=f"{label}/a.txt")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Two labeled texts and 30 of the pool, one of them long and one with markup."""
+    folder = make_workspace(tmp_path / "workspace", None, "text", encoder="none")
+    texts = [f"text number {number}" for number in range(28)]
+    rows = [text_row("a cat", "cat", "train"), text_row("a dog", "dog", "train")]
+    rows += [text_row(text) for text in [*texts, "word " * 40_000, SCRIPT]]
+    write_rows(folder, rows, ["cat", "dog"], "text")
+    return folder
+
+
+@pytest.fixture
+def client(workspace: Path) -> Iterator[TestClient]:
+    """A client of anna."""
+    session = ReviewSession.of(workspace)
+    application = review_application(session, TOKENS, "workspace")
+    with TestClient(application, headers={"X-Review-Token": "secret-of-anna"}) as test_client:
+        yield test_client
+
+
+def items(client: TestClient, mode: str = "label", count: int = 40) -> list[dict[str, Any]]:
+    """The next screens."""
+    response = client.get("/api/items", params={"mode": mode, "count": count})
+    assert response.status_code == 200, response.text
+    found: list[dict[str, Any]] = response.json()["items"]
+    return found
+
+
+def answer(item: dict[str, Any], **values: object) -> dict[str, Any]:
+    """An answer about a screen."""
+    fields = {"id": uuid.uuid4().hex, "row_id": item["row_id"], "question": item["question"], "milliseconds": 500}
+    return fields | values
+
+
+def test_every_row_is_sent_once_and_in_the_same_order_after_a_reload(client: TestClient) -> None:
+    """A reload has no rows to skip, and gets those that were not answered."""
+    first = [item["row_id"] for item in items(client)]
+    assert len(first) == len(set(first)) == 32
+    assert [item["row_id"] for item in items(client)] == first
+
+
+def test_without_the_right_token_nothing_is_sent_or_stored(client: TestClient, workspace: Path) -> None:
+    """Neither page, nor rows, nor answers."""
+    (item, *_) = items(client)
+    for headers in ({"X-Review-Token": "wrong"}, {"X-Review-Token": ""}):
+        assert client.get("/api/items", headers=headers).status_code == 403
+        refused = client.post("/api/answers", json={"answers": [answer(item, answer="bad")]}, headers=headers)
+        assert refused.status_code == 403
+        assert "open the address that `seedling review` printed" in refused.json()["error"]
+    assert client.get("/").status_code == 403
+    assert client.get("/", params={"token": "wrong"}).status_code == 403
+    assert not (workspace / "reviews/anna.jsonl").exists()
+
+
+def test_an_answer_is_on_the_disk_with_what_the_page_showed(client: TestClient, workspace: Path) -> None:
+    """The server adds the former label and the position; the page cannot change them."""
+    item = next(item for item in items(client) if item["text"] == "a cat")
+    sent = answer(item, answer="label", label="dog", previous_label="forged", purpose="gold")
+    response = client.post("/api/answers", json={"answers": [sent]})
+    assert response.json()["saved"] == [sent["id"]]
+    (line,) = read_file(workspace / "reviews/anna.jsonl").lines
+    assert (line.label, line.previous_label, line.previous_source) == ("dog", "cat", "human")  # type: ignore[union-attr]
+    assert line.purpose in {"queue", "random"}  # type: ignore[union-attr]
+
+
+def test_an_answer_that_is_sent_twice_is_stored_once(client: TestClient, workspace: Path) -> None:
+    """The page sends it until it is acknowledged, from two tabs, too."""
+    sent = answer(items(client)[0], answer="bad")
+    for _ in range(3):
+        assert client.post("/api/answers", json={"answers": [sent, sent]}).json()["saved"] == [sent["id"]] * 2
+    assert len(read_file(workspace / "reviews/anna.jsonl").lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"answer": "label"}, "an answer has a label if and only if"),
+        ({"answer": "reject"}, "needs `asked_label`"),
+        ({"answer": "label", "label": "x" * 1_001}, "label"),
+        ({"answer": "delete everything"}, "answer"),
+        ({"answer": "bad", "row_id": "../../etc/passwd"}, "row_id"),
+        ({"answer": "bad", "id": "1"}, "id"),
+        ({"answer": "flag", "note": "x" * 2_001}, "note"),
+    ],
+)
+def test_invalid_answers_are_refused_with_a_reason(
+    client: TestClient, workspace: Path, values: dict[str, Any], message: str
+) -> None:
+    """Nothing of the request is stored."""
+    (item, *_) = items(client)
+    response = client.post("/api/answers", json={"answers": [answer(item, **values)]})
+    assert response.status_code == 400
+    assert message in response.json()["error"]
+    assert not (workspace / "reviews/anna.jsonl").exists()
+
+
+def test_a_long_text_is_cut_and_marked(client: TestClient) -> None:
+    """200,000 characters would delay each key."""
+    item = next(item for item in items(client) if item["text"].startswith("word"))
+    assert len(item["text"]) == 20_000
+    assert item["text_cut"] is True
+
+
+def test_markup_in_texts_and_classes_is_data(workspace: Path) -> None:
+    """The page has its configuration in a JSON block, which a class name must not end."""
+    set_value(workspace, ["review", "classes"], [SCRIPT, "x" * 200])
+    application = review_application(ReviewSession.of(workspace), TOKENS, SCRIPT)
+    with TestClient(application) as client:
+        page = client.get("/", params={"token": "secret-of-anna"})
+    assert "alert(1)" in page.text
+    assert SCRIPT not in page.text
+    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+    assert "unsafe" not in page.headers["Content-Security-Policy"]
+
+
+def test_a_thousand_classes_are_in_the_page(workspace: Path) -> None:
+    """With those of the data."""
+    set_value(workspace, ["review", "classes"], [f"class {number}" for number in range(1_000)])
+    assert len(ReviewSession.of(workspace).queue.rows.classes) == 1_002
+
+
+def test_an_empty_queue_says_so(client: TestClient) -> None:
+    """After all rows were answered."""
+    answers = [answer(item, answer="bad") for item in items(client)]
+    client.post("/api/answers", json={"answers": answers})
+    result = client.get("/api/items", params={"mode": "label"}).json()
+    assert (result["items"], result["remaining"]) == ([], 0)
+    panel = client.get("/api/panel").json()
+    assert (panel["enough"], panel["reason"]) == (True, "Every row has been answered.")
+
+
+def test_a_row_that_does_not_exist_is_an_error_that_names_it(client: TestClient) -> None:
+    """For example from a link in an old report."""
+    response = client.get(f"/api/item/{'0' * 32}")
+    assert response.status_code == 404
+    assert "0" * 32 in response.json()["error"]
+
+
+def test_answers_about_rows_of_another_workspace_are_kept_and_do_nothing(workspace: Path) -> None:
+    """The log was copied from elsewhere: its rows are not in this queue."""
+    session = ReviewSession.of(workspace)
+    with TestClient(review_application(session, TOKENS, "x"), headers={"X-Review-Token": "secret-of-anna"}) as client:
+        foreign = {"row_id": "f" * 32, "question": "label"}
+        client.post("/api/answers", json={"answers": [answer(foreign, answer="label", label="cat")]})
+        assert len(items(client)) == 32
+    assert ReviewSession.of(workspace).queue.remaining == 32
+
+
+def test_undo_works_after_a_restart(workspace: Path) -> None:
+    """The history is in the log, not in the page."""
+    with TestClient(review_application(ReviewSession.of(workspace), TOKENS, "x")) as client:
+        client.headers["X-Review-Token"] = "secret-of-anna"
+        item = items(client)[0]
+        client.post("/api/answers", json={"answers": [answer(item, answer="bad")]})
+    session = ReviewSession.of(workspace)
+    with TestClient(review_application(session, TOKENS, "x")) as client:
+        client.headers["X-Review-Token"] = "secret-of-anna"
+        (entry,) = client.get("/api/history").json()["answers"]
+        client.post("/api/undo", json={"id": uuid.uuid4().hex, "answer_ids": [entry["id"]]})
+        assert client.get("/api/history").json()["answers"][0]["undone"] is True
+        assert session.queue.remaining == 32
+        client.post("/api/redo", json={"id": uuid.uuid4().hex, "answer_ids": [entry["id"]]})
+        assert session.queue.remaining == 31
+
+
+def test_a_renamed_class_is_renamed_everywhere(client: TestClient) -> None:
+    """In the page's classes, in labels of the data, and in earlier answers."""
+    item = next(item for item in items(client) if item["text"] == "a dog")
+    client.post("/api/answers", json={"answers": [answer(item, answer="label", label="cat")]})
+    change = {"id": uuid.uuid4().hex, "operation": "rename", "old": ["cat"], "new": ["feline"]}
+    assert client.post("/api/classes", json=change).json()["classes"] == ["dog", "feline"]
+    session = client.app.routes  # type: ignore[attr-defined]
+    assert session
+    other = client.get("/api/items", params={"mode": "verify", "count": 40}).json()["items"]
+    labels = {entry["asked_label"] for entry in other if entry.get("text") == "a cat"}
+    assert labels <= {"feline", None}
+
+
+def test_random_rows_are_asked_without_a_hint(workspace: Path) -> None:
+    """Neither suggestion, nor label, nor the folder that names the class."""
+    set_value(workspace, ["review", "random_share"], 0.5)
+    set_value(workspace, ["review", "gold_share"], 0)
+    set_value(workspace, ["review", "repeat_share"], 0)
+    session = ReviewSession.of(workspace)
+    with TestClient(review_application(session, TOKENS, "x"), headers={"X-Review-Token": "secret-of-anna"}) as client:
+        leases = {lease.row_id: lease for lease in session.queue.next_leases("anna", "verify", "random", 40)}
+        screens = {item["row_id"]: item for item in items(client, "verify")}
+    random_ids = [row_id for row_id, lease in leases.items() if lease.purpose == "random"]
+    assert len(random_ids) >= 8
+    for row_id in random_ids:
+        item = screens[row_id]
+        assert (item["question"], item["asked_label"], item["suggestions"]) == ("label", None, [])
+        assert item["previous_label"] is None
+        assert "/" not in item["origin"] or leases[row_id].previous_label is None
+
+
+def test_images_are_encoded_again_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
+    """A large image is reduced, and a row without a file answers 404 with its id."""
+    folder = make_workspace(tmp_path / "workspace", None, "image", encoder="none")
+    noise = np.random.default_rng(0).integers(0, 255, (300, 5_000, 3)).astype(np.uint8)
+    row = Row("a" * 32, "train", label="x", label_source="human", payload=images.encode(noise), group="a", origin="x/a")
+    damaged = Row("b" * 32, "train", label="y", label_source="human", payload=b"not an image", group="b", origin="y/b")
+    write_rows(folder, [row, damaged], ["x", "y"], "image")
+    with TestClient(review_application(ReviewSession.of(folder), TOKENS, "x")) as client:
+        token = {"token": "secret-of-anna"}
+        large = client.get(f"/image/{'a' * 32}", params={**token, "side": 0})
+        assert large.headers["content-type"] == "image/jpeg"
+        assert images.decode(large.content, 64).shape == (246, 4_096, 3)
+        assert (
+            images.decode(client.get(f"/image/{'a' * 32}", params={**token, "side": 256}).content, 64).shape[1] == 256
+        )
+        for row_id in ("b" * 32, "c" * 32):
+            missing = client.get(f"/image/{row_id}", params=token)
+            assert missing.status_code == 404
+            assert row_id in missing.json()["error"]
+        assert client.get(f"/image/{'a' * 32}").status_code == 403
+
+
+def test_a_second_server_and_a_port_in_use_are_errors_with_a_remedy(workspace: Path, tmp_path: Path) -> None:
+    """Two servers of a workspace would give the same rows twice."""
+    server = ReviewServer(ReviewSession.of(workspace), ["anna"], "127.0.0.1", 0)
+    server.start()
+    try:
+        record = json.loads((workspace / ".seedling/review/server.json").read_text())
+        assert record["url"] == server.addresses["anna"]
+        with pytest.raises(InputError, match=r"already running at http://127\.0\.0\.1"):
+            ReviewServer(ReviewSession.of(workspace), ["anna"], "127.0.0.1", 0)
+        other = make_workspace(tmp_path / "other", None, "text", encoder="none")
+        write_rows(other, [text_row("a", "x", "train"), text_row("b", "y", "train")], ["x", "y"], "text")
+        port = int(server.url.rpartition(":")[2])
+        with pytest.raises(InputError, match="choose another --port"):
+            ReviewServer(ReviewSession.of(other), ["anna"], "127.0.0.1", port)
+    finally:
+        server.stop()
+    assert not (workspace / ".seedling/review/server.json").exists()
