@@ -252,6 +252,23 @@ def test_a_person_resumes_or_ends_a_run_in_prefects_ui(
 
 
 @pytest.mark.slow
+def test_a_waiting_run_that_is_cancelled_in_prefects_ui_stops(
+    waiting_workspace: Path, environment: dict[str, str], prefect_variables: dict[str, str], tmp_path: Path
+) -> None:
+    """No worker watches a `seedling run`: its process ends by itself, as after Ctrl-C, and leaves no other."""
+    api, output = prefect_variables["PREFECT_API_URL"], tmp_path / "output.txt"
+    workspace = waiting_workspace.rename(tmp_path / "reviewed-cancelled")
+    environment |= prefect_variables
+    process = start(workspace, environment, output)
+    (run,) = wait_for(lambda: [run for run in runs_of(api, workspace) if run["state"]["type"] == "PAUSED"], SECONDS)
+    wait_for(lambda: WAITS in output.read_text(), SECONDS, output.read_text)
+    post(api, f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    assert process.wait(120) == 130, output.read_text()
+    assert "Traceback" not in output.read_text()
+    assert_no_process_is_left(environment)
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_after_pseudo_label_at_the_time_out(
     waiting_workspace: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
