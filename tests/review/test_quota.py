@@ -13,7 +13,7 @@ import pytest
 
 from seedling.config.review_params import ReviewParams
 from seedling.review.address import remove_server_address, running_reviewer_url, write_server_address
-from seedling.review.log import ReviewLog
+from seedling.review.log import Line, ReviewLog
 from seedling.review.quota import AnswerCount, StopRule, new_answers, quota_of, read_stop_rule, write_stop_rule
 from seedling.review.records import Answer, Undo
 
@@ -47,7 +47,7 @@ def test_answers_that_decide_nothing_do_not_count() -> None:
 def test_undone_answers_count_again_once_they_are_restored() -> None:
     """Three answers, two undone, one restored, and one undone twice."""
     first, second, third = answer(), answer(), answer()
-    lines = [first, second, third, undo("undo", first, second), undo("redo", second), undo("undo", first)]
+    lines: list[Line] = [first, second, third, undo("undo", first, second), undo("redo", second), undo("undo", first)]
     assert [new_answers(lines[:count]) for count in (3, 4, 5, 6)] == [3, 1, 2, 2]
 
 
