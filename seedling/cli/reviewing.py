@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import re
 import signal
+import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -68,12 +69,15 @@ class ReviewCommand:
         return session
 
     def _on_answers(self) -> Callable[[], None]:
-        """What to call after answers: it resumes a run that waits for them."""
-        if not Workspace(self.workspace).review_wait.exists():
-            return lambda: None
-        from seedling.flows.reviewing import resume_if_met
+        """What to call after answers: it resumes a run that waits for them, without delaying the next answer."""
 
-        return partial(_never_failing, partial(resume_if_met, self.workspace))
+        def resume() -> None:
+            if Workspace(self.workspace).review_wait.exists():
+                from seedling.flows.reviewing import resume_if_met
+
+                _never_failing(partial(resume_if_met, self.workspace))
+
+        return lambda: threading.Thread(target=resume, name="resume of a waiting run", daemon=True).start()
 
     def serve(self, host: str, port: int, allowed_hosts: Sequence[str], *, open_browser: bool) -> None:
         """Serve the page until Ctrl-C or SIGTERM."""

@@ -11,7 +11,8 @@ from seedling.media import images
 from seedling.workspace import Workspace
 
 THUMBNAIL_SIDE, SCREEN_SIDE, MAX_SIDE = 256, 1_600, 4_096  # pixels of the longer side
-MAX_LOSSLESS_SIDE = 256  # smaller images are sent as PNG, whose pixels are exact
+MAX_LOSSLESS_SIDE = 512  # images up to this size are sent as PNG, whose pixels are exact
+ENLARGED_SIDE = 512  # small images are enlarged to about this size: browsers blur the edges of a few pixels
 JPEG_QUALITY = 85
 MAX_CACHE_BYTES = 64 * 2**20
 
@@ -38,6 +39,8 @@ class ReviewImages:
                 return self._cache[row_id, longest]
         (_, payload), *_ = self._read([row_id])
         pixels = images.shrunk(images.decode(bytes(payload), self._max_megapixels), longest)  # type: ignore[arg-type]
+        if side > 0:
+            pixels = _enlarged(pixels, min(side, ENLARGED_SIDE))
         if max(pixels.shape[:2]) <= MAX_LOSSLESS_SIDE:
             encoded, media_type = images.encode(pixels), "image/png"
         else:
@@ -54,3 +57,9 @@ class ReviewImages:
             while self._cached_bytes > MAX_CACHE_BYTES:
                 _, (oldest, _) = self._cache.popitem(last=False)
                 self._cached_bytes -= len(oldest)
+
+
+def _enlarged(pixels: images.Pixels, longest: int) -> images.Pixels:
+    """Repeat each pixel as often as the longer side allows."""
+    factor = longest // max(pixels.shape[:2])
+    return pixels if factor < 2 else pixels.repeat(factor, axis=0).repeat(factor, axis=1)
