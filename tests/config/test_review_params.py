@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from seedling.config.params import load
-from seedling.config.review_params import ReviewParams
+from seedling.config.review_params import ReviewOrder, ReviewParams
 from seedling.errors import InputError
+from seedling.review.orders import ORDERS
 
 PARAMS = "modality: text\nscrape: {sources: [{kind: folder, path: .}]}\n"
 
@@ -54,3 +56,8 @@ def test_a_value_out_of_range_is_explained(tmp_path: Path, section: str, message
     """The error names the key and what it may be."""
     with pytest.raises(InputError, match=message):
         load_review(tmp_path, section)
+
+
+def test_the_orders_of_params_are_those_of_the_queue() -> None:
+    """params.yaml is read without the packages that rank rows."""
+    assert get_args(ReviewOrder) == ORDERS
