@@ -5,11 +5,11 @@ covered by c(x) = max_j k(x, j), over all rows j with a label or an answer. The 
 prediction it may change,
 
     pool row:     v(s) = Σ_x w(x) max(0, k(x, s) - c(x)),          w(x) = uncertainty(x) need(x)
-    labeled row:  v(s) = p_label_error(s) need(s) Σ_x k(x, s) / Σ_j k(x, j)
+    labeled row:  v(s) = 2 p_label_error(s) need(s) Σ_x k(x, s) / Σ_j k(x, j)
 
 divided by the seconds that it takes. The first is the uncertainty coverage of Bae, Oliveira and Sutherland (2025),
 weighted by class need. In the second, the sum is the number of rows that the label speaks for: rows x are shared out
-among the labeled rows j near them.
+among the labeled rows j near them. The factor is 2, because a correction takes a wrong vote away and adds a right one.
 
 - uncertainty = λ + (1 - λ) (1 - (p₁ - p₂)), λ = K / (K + m) for K classes and m labels, and the two highest
   probabilities p₁ and p₂: a model of few labels does not know where it errs, so that few labels count all rows alike
@@ -52,6 +52,7 @@ SIGMA_PER_DISTANCE = 0.75
 MIN_SIGMA = 0.05
 SAME_ROW = 1e-6  # cosine distance, below which two rows are the same
 NEED_EXPONENT = 0.5
+VOTES_OF_CORRECTION = 2  # a wrong vote less and a right vote more
 
 
 @dataclass(frozen=True)
@@ -284,5 +285,5 @@ def _candidates(rows: RankingInput, worth: Worth, rng: np.random.Generator) -> _
         near = without_same_row(kernel_of(labels @ reference_features.T, sigma), labeled, references)
         shares = per_reference / label_density(reference_features, reviewed, rows_per_reviewed, sigma)
         represented = near @ shares + 1 / label_density(labels, reviewed, rows_per_reviewed, sigma)
-        greedy.gains[len(pool) :] = value[labeled] * represented
+        greedy.gains[len(pool) :] = VOTES_OF_CORRECTION * value[labeled] * represented
     return greedy

@@ -162,7 +162,7 @@ def value_by_loops(rows: RankingInput, row: int, sigma: float, picked: list[int]
         covering = [*with_labels, *(rows.features[other] for other in picked if not is_labeled[other])]
         covered = max(kernel(rows.features[x], other) for other in covering)
         total += (ignorance + (1 - ignorance) * margin) * need[x] * max(near - covered, 0)
-    return total * (float(rows.p_label_error[row]) * need[row] if is_labeled[row] else 1)
+    return total * (2 * float(rows.p_label_error[row]) * need[row] if is_labeled[row] else 1)
 
 
 def sigma_by_loops(rows: RankingInput) -> float:
