@@ -24,11 +24,10 @@ from seedling.review.log import ReviewLog
 from seedling.review.questions import RandomSample, Shares, purpose_of, shows_random_suggestion
 from seedling.review.records import Answer, ClassChange, Purpose, Question, Undo
 from seedling.review.rows import ReviewRows, read_review_rows
+from seedling.review.screens import near_duplicates, predicted_alike
 from seedling.review.tally import ReviewTally
 from seedling.workspace import Workspace
 
-GRID_ROWS = 36
-MAX_DUPLICATES = 12
 MAX_ITEMS_PER_REQUEST = 100
 MIN_RANDOM_ROWS_BETWEEN = 3  # random rows between an answer and its repetition: about 30 questions
 
@@ -313,31 +312,14 @@ class ReviewQueue:
         )
 
     def _grid(self, reviewer: str, taken: set[str]) -> list[Lease]:
-        """Up to GRID_ROWS rows that the model predicts alike, the most confident first."""
-        positions = self._free(self.open_positions(), reviewer, taken)
-        probabilities = self.rows.probabilities[positions]
-        is_predicted = ~np.isnan(probabilities[:, 0]) if len(positions) else np.zeros(0, dtype=bool)
-        positions, probabilities = positions[is_predicted], probabilities[is_predicted]
-        if not len(positions):
-            return []
-        predicted = probabilities.argmax(axis=1)
-        label_index = int(np.bincount(predicted).argmax())
-        members = np.flatnonzero(predicted == label_index)
-        confident = members[np.argsort(-probabilities[members, label_index], kind="stable")][:GRID_ROWS]
-        label = self.rows.classes[label_index]
-        return self._together(reviewer, positions[confident], "grid", label)
+        """Rows that the model predicts alike."""
+        selected = predicted_alike(self.rows, self._free(self.open_positions(), reviewer, taken))
+        return [] if selected is None else self._together(reviewer, selected[0], "grid", selected[1])
 
     def _duplicates(self, reviewer: str, taken: set[str]) -> list[Lease]:
         """The rows of the first group of near-duplicates that was not compared."""
-        splits = ("test",) if self.split == "test" else ("train", "pool")
-        positions = np.flatnonzero(np.isin(self.rows.split, splits))
-        groups, counts = np.unique(self.rows.groups[positions], return_counts=True)
-        for group in groups[counts > 1]:
-            members = positions[self.rows.groups[positions] == group]
-            row_ids = {self.rows.ids[int(position)] for position in members}
-            if not row_ids & (taken | self._compared):
-                return self._together(reviewer, members[:MAX_DUPLICATES], "duplicates", None)
-        return []
+        members = near_duplicates(self.rows, np.flatnonzero(self._is_asked), taken | self._compared)
+        return self._together(reviewer, members, "duplicates", None)
 
     @property
     def _compared(self) -> set[str]:
@@ -352,7 +334,7 @@ class ReviewQueue:
     def _free(self, positions: NDArray[np.intp], reviewer: str, taken: set[str]) -> NDArray[np.intp]:
         """Leave out the rows on this page and on the pages of others."""
         held = taken | {row_id for row_id in self.leases.row_ids if self.leases.is_held_by_another(reviewer, row_id)}
-        return np.setdiff1d(positions, self.rows.ids.positions(sorted(held)), assume_unique=False)
+        return np.setdiff1d(positions, self.rows.ids.positions(sorted(held)))
 
     def _together(
         self, reviewer: str, positions: NDArray[np.intp], mode: Question, asked_label: str | None
