@@ -14,12 +14,18 @@ from review_pages import LAUNCH, ReviewPage, ReviewProcess, reviewing
 from seedling.config.params import set_value
 from seedling.init.create import make_workspace
 from seedling.versioning.ledger import Ledger
+from seedling.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 SCRIPT = "<script>document.title = 'changed'</script><img src=x onerror=\"alert('run')\"><b>bold</b>"
 MARKUP_CLASS = "<img src=x onerror=alert(1)> & \"quoted\" 'class'"
 LONG_CLASS = "w" * 200
-PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 844},
+    "has_touch": True,
+    "is_mobile": True,
+    "device_scale_factor": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +246,7 @@ def test_a_flag_keeps_its_note(browser: Any, images: ReviewProcess) -> None:
     page.page.keyboard.press("f")
     page.page.keyboard.type("a note, canceled")
     page.page.keyboard.press("Escape")
+    page.page.wait_for_selector("#note", state="hidden")
     assert page.row == first
     page.page.keyboard.press("f")
     page.page.keyboard.type("xbu <b>?")
@@ -343,6 +350,23 @@ def test_texts_and_class_names_are_never_markup(browser: Any, texts: ReviewProce
     assert page.page.locator("#stage script, #stage img, #labels img").count() == 0
     assert page.page.title() != "changed"
     assert page.problems == []
+
+
+def test_a_thousand_classes_are_found_by_typing(browser: Any, texts: ReviewProcess, tmp_path: Path) -> None:
+    """All are on the page, which does not become wider; some letters of a name and Enter choose it."""
+    copy = Path(shutil.copytree(texts.workspace, tmp_path / "many", symlinks=True))
+    shutil.rmtree(Workspace(copy).reviews, ignore_errors=True)
+    set_value(copy, ["review", "classes"], [f"topic {number:03d}" for number in range(1_000)])
+    with reviewing(copy) as review:
+        page = opened(browser, review)
+        page.use_mode("label")
+        assert page.page.locator("#labels button").count() >= 1_000
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= 1280
+        page.page.keyboard.press("t")
+        page.page.keyboard.type("777")
+        page.press("Enter")
+        page.wait_until_saved()
+        assert [line["label"] for line in review.answers()] == ["topic 777"]
 
 
 @pytest.mark.parametrize("mode", ["verify", "label", "grid"])

@@ -12,13 +12,14 @@ const FIRST_HELD = 8; // items on the page, with the one on the screen, until th
 const MAX_HELD = 24;
 const HELD_SHARE = 0.25; // of the rows that are left, so that other reviewers get rows, too
 const MAX_HELD_GRIDS = 3;
-const DECODED_AHEAD = 6;
+const DECODED_AHEAD = 5; // of six connections to a server, one is left for answers
 const KEPT_ELEMENTS = 20; // answered items whose elements stay in memory for undo
 const MAX_TEXT_CHARACTERS = 20_000;
 const MAX_LABEL_CHARACTERS = 1_000;
 const MAX_ANSWERS_PER_REQUEST = 200;
 const RETRY_MILLISECONDS = [250, 500, 1_000, 2_000, 4_000];
 const REQUEST_TIMEOUT_MILLISECONDS = 20_000;
+const NEIGHBORS_MILLISECONDS = 120; // their images do not delay those of the next rows
 const PANEL_MILLISECONDS = 5_000;
 const SLOW_MILLISECONDS = 150; // after which a row that is not ready is replaced by "Loading"
 const FLICKER_MILLISECONDS = 450; // 1.1 changes a second each way, below the three that WCAG allows
@@ -45,7 +46,7 @@ const ANSWER_NAMES = {
 };
 const MARK_SIGNS = { reject: "✕ not this", bad: "⚠ bad", unsure: "? unsure", none_of_these: "∅ none", flag: "⚑ flagged", skip: "→ skip", duplicate: "≡ copy" };
 const STATES = { predicted: "◇ predicted", labeled: "◆ labeled", reviewed: "✔ reviewed" };
-const hasModel = item => item.round !== null && item.round !== undefined;
+const hasModel = item => (item.round !== null && item.round !== undefined) || Boolean(item.suggestions?.length);
 const stateOf = item => (item.state === "predicted" && !hasModel(item) ? "○ not predicted yet" : STATES[item.state] || "");
 const KEY_NAMES = {
   ControlLeft: "left Ctrl", ControlRight: "right Ctrl", ShiftLeft: "left Shift", ShiftRight: "right Shift",
@@ -130,6 +131,18 @@ function withToken(url) {
   if (address.origin !== location.origin) return "data:,"; // only this server's images
   if (!address.searchParams.has("token")) address.searchParams.set("token", token);
   return address.pathname + address.search;
+}
+// The image in the size of the stage, which is decoded faster; zooming fetches the largest size.
+const SIDES = [256, 512, 768, 1_024, 1_280, 1_600];
+function sized(url, side) {
+  const address = new URL(withToken(url), location.origin);
+  if (address.searchParams.has("side")) address.searchParams.set("side", side);
+  return address.pathname + address.search;
+}
+function stageSide() {
+  const { width, height } = $("stage").getBoundingClientRect();
+  const pixels = Math.min(Math.max(width, height), 1.5 * Math.min(width, height)) * devicePixelRatio;
+  return SIDES.find(side => side >= pixels) || SIDES.at(-1);
 }
 const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
 
@@ -261,13 +274,17 @@ const outbox = {
     const unsent = this.unsent;
     document.body.dataset.unsent = unsent;
     const isLate = this.failures > 0 || this.problem;
-    setText($("saved"), isLate && unsent ? `⟳ ${plural(unsent, "answer")} not yet saved` : unsent > 3 ? "⟳ saving" : "✓ saved");
-    $("saved").classList.toggle("warn", Boolean(isLate && unsent));
+    setText($("saved"), this.refused ? `⚠ ${plural(this.refused, "answer")} refused` : isLate && unsent ? `⟳ ${plural(unsent, "answer")} not yet saved` : unsent > 3 ? "⟳ saving" : "✓ saved");
+    $("saved").classList.toggle("warn", Boolean(this.refused || (isLate && unsent)));
     if (this.problem) banner(this.problem);
     else banner(this.failures > 1 ? `The server cannot be reached. ${this.database ? "Your answers are kept in this browser" : "Keep this page open"} and sent as soon as it answers; you can go on.` : "");
   },
 };
 addEventListener("online", () => outbox.send());
+addEventListener("pagehide", () => { // a request that outlives the page; what is sent twice is stored once
+  const answers = outbox.waiting.flatMap(({ operation }) => operation.answers || []).slice(0, 100);
+  if (answers.length) fetch("/api/answers", { method: "POST", keepalive: true, headers: { "X-Review-Token": token, "Content-Type": "application/json" }, body: JSON.stringify({ answers }) }).catch(() => {});
+});
 addEventListener("beforeunload", event => { if (!outbox.database && outbox.unsent) event.preventDefault(); });
 
 // --------------------------------------------------------------------------------------------------------------- state
@@ -320,7 +337,7 @@ function singleElement(card, images) {
   const { item } = card;
   if (item.kind === "text" || (!item.image && item.text !== null && item.text !== undefined)) return textElement(item);
   const frame = make("div", { class: "frame" }), canvas = make("div", { class: "canvas" });
-  canvas.append(item.image ? image(item.image, description(item), images, item) : make("p", { class: "missing", text: "⚠ This row has no file." }));
+  canvas.append(item.image ? image(sized(item.image, stageSide()), description(item), images, item) : make("p", { class: "missing", text: "⚠ This row has no file." }));
   frame.append(canvas);
   return frame;
 }
@@ -804,9 +821,10 @@ function fillMenus() {
 // The first keys are those of the model's guesses, which change with the row; each class has a key that never changes.
 const guessKeys = () => config.keys.classes.slice(0, Math.max(0, Math.min(3, classes.length - 1)));
 const classKeys = () => config.keys.classes.slice(guessKeys().length);
-let classButtons = new Map(), shownGuesses = [];
+let classButtons = new Map(), shownGuesses = [], haveNamesDigits = false; // then digits are typed, too
 function fillClasses() {
   const keys = classKeys();
+  haveNamesDigits = classes.some(label => /[0-9]/.test(label));
   classButtons = new Map(classes.map((label, index) => {
     const button = make("button", { type: "button", class: "class", title: label, "data-label": label }, make("span", { dir: "auto", text: label }), keys[index] ? make("kbd", { text: keyName(keys[index]) }) : null);
     return [label, button];
@@ -901,7 +919,7 @@ function typingKey(event) {
     return true;
   }
   if (!isEmpty) return true; // text is being typed
-  return event.key.length === 1 && !/^[0-9 ]$/.test(event.key);
+  return event.key.length === 1 && event.key !== " " && (!/[0-9]/.test(event.key) || haveNamesDigits);
 }
 
 // ---------------------------------------------------------------------------------------------------------------- keys
@@ -1038,6 +1056,15 @@ function setZoom(scale, clientX, clientY) {
   view.y = y - (y - view.y) * next / view.scale;
   view.scale = next;
   applyView();
+  if (next > 1) sharpen();
+}
+async function sharpen() {
+  const card = state.current, present = canvas()?.querySelector("img");
+  if (!card?.item.image || !present || card.isSharp) return;
+  card.isSharp = true;
+  const images = [], largest = image(sized(card.item.image, 0), present.alt, images, card.item);
+  await images[0];
+  if (largest.naturalWidth > present.naturalWidth && present.isConnected) present.replaceWith(largest);
 }
 function resetView() {
   const element = canvas();
@@ -1117,7 +1144,7 @@ async function toggleFlicker() {
   const card = state.current, item = card?.item, frame = canvas();
   const neighbor = item?.suggestion_shown !== false && item?.neighbors?.find(entry => entry.image);
   if (!neighbor || !frame) return toast(item?.suggestion_shown === false ? "The neighbors are hidden for a row without suggestion." : "There is no labeled neighbor to compare with.");
-  const other = make("div", { class: "other", hidden: true }, image(neighbor.image, `Nearest labeled row: ${neighbor.label}`, []), make("p", { text: `◆ nearest labeled row: ${neighbor.label}` }));
+  const other = make("div", { class: "other", hidden: true }, image(sized(neighbor.image, stageSide()), `Nearest labeled row: ${neighbor.label}`, []), make("p", { text: `◆ nearest labeled row: ${neighbor.label}` }));
   await other.firstChild.decode().catch(() => {});
   if (state.current !== card || state.flicker) return;
   frame.append(other);
@@ -1141,7 +1168,9 @@ function fact(list, name, value) {
   if (value === null || value === undefined || value === "") return;
   list.append(make("dt", { text: name }), make("dd", { dir: "auto", text: String(value) }));
 }
+let neighborsTimer = 0;
 function showDetails(item) {
+  clearTimeout(neighborsTimer);
   const facts = $("provenance"), isBlind = item.suggestion_shown === false;
   facts.replaceChildren();
   if (isMany(item)) { $("suggestions").replaceChildren(); $("neighbors").replaceChildren(); fact(facts, "rows", count(item.rows.length)); return; }
@@ -1157,7 +1186,8 @@ function showDetails(item) {
   fact(facts, "queue", item.position === null || item.position === undefined ? null : `position ${count(item.position + 1)}`);
   fact(facts, "row", item.row_id);
   showSuggestions(item, isBlind ? [] : item.suggestions || [], isBlind);
-  showNeighbors(isBlind ? [] : item.neighbors || []);
+  $("neighbors").replaceChildren();
+  neighborsTimer = setTimeout(showNeighbors, NEIGHBORS_MILLISECONDS, isBlind ? [] : item.neighbors || []);
 }
 function showSuggestions(item, suggestions, isBlind) {
   const keys = guessKeys(), bars = suggestions.map(({ label, probability }, index) => {
@@ -1171,7 +1201,7 @@ function showSuggestions(item, suggestions, isBlind) {
 function showNeighbors(neighbors) {
   const figures = neighbors.map(neighbor => {
     const figure = make("figure");
-    if (neighbor.image) figure.append(image(neighbor.image, "", []));
+    if (neighbor.image) figure.append(image(neighbor.thumbnail || sized(neighbor.image, 256), "", []));
     else figure.append(make("p", { class: "snippet", dir: "auto", text: shortened(String(neighbor.text ?? ""), 120) }));
     figure.append(make("figcaption", { dir: "auto" }, `◆ ${neighbor.label ?? ""} `, make("span", { class: "soft", text: neighbor.similarity === undefined || neighbor.similarity === null ? "" : Number(neighbor.similarity).toFixed(2) })));
     figure.title = neighbor.label ?? "";
