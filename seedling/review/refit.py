@@ -62,11 +62,13 @@ def refit(  # noqa: PLR0913  (the labeled rows, all rows, and how to fit)
     *,
     members: int = MEMBERS,
     groups: NDArray[np.int64] | None = None,
+    estimate_label_errors: bool = True,
 ) -> Refit:
     """Fit the head, its temperature and a committee on the labeled rows, and predict all rows.
 
     features: (m, d), labels and weights: (m,), of labeled rows. all_features: (n, d). groups: (m,), near-duplicates,
-    which stay in one fold; by default, each row is its own group.
+    which stay in one fold; by default, each row is its own group. estimate_label_errors: whether to compute
+    p_label_error, which takes longer than the fits with few labels; NaN otherwise.
 
     Raises:
         ValueError: the arrays are not of the same rows, or a label is not a class number.
@@ -84,6 +86,7 @@ def refit(  # noqa: PLR0913  (the labeled rows, all rows, and how to fit)
     logits, is_evaluable = out_of_fold_logits(rows, labels, weights, fold, n_classes)
     temperature = fit_temperature(logits[is_evaluable], labels[is_evaluable])
     head = fit_head(rows, labels, weights, n_classes)
+    unknown_errors = np.full(len(labels), np.nan, dtype=np.float32)
     committee = [
         fit_head(rows[draw], labels[draw], weights[draw], n_classes)
         for draw in (bootstrap_within_classes(labels, rng) for _ in range(members))
@@ -96,7 +99,7 @@ def refit(  # noqa: PLR0913  (the labeled rows, all rows, and how to fit)
         if committee
         else np.zeros((0, n_rows, n_classes), dtype=np.float32),
         out_of_fold=out_of_fold,
-        p_label_error=_label_errors(logits, labels, fold),
+        p_label_error=_label_errors(logits, labels, fold) if estimate_label_errors else unknown_errors,
         accuracy=accuracy_of(logits.argmax(axis=1) == labels, rows, all_features, rng),
         temperature=temperature,
     )

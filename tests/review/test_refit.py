@@ -61,6 +61,9 @@ def test_a_planted_label_error_is_the_most_suspicious_one() -> None:
     result = refit(features, labels, np.ones(60), 3, features, seed=0)
     assert int(result.p_label_error.argmax()) == 17
     assert result.out_of_fold[17, labels[17]] < 0.5
+    faster = refit(features, labels, np.ones(60), 3, features, seed=0, estimate_label_errors=False)
+    assert np.isnan(faster.p_label_error).all()
+    assert np.array_equal(faster.probabilities, result.probabilities)
 
 
 def test_a_class_without_labels_is_not_predicted() -> None:
