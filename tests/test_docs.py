@@ -161,12 +161,12 @@ def test_links_in_code_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_images_of_the_docs_are_small_and_used() -> None:
-    """Each screenshot is below 150 kB, and a page shows it."""
+    """Each screenshot is below 150 kB, the walk of 30 seconds is below 600 kB, and a page shows it."""
     pages = "".join(page.read_text(encoding="utf-8") for page in [PROJECT / "README.md", *DOCS])
     images = sorted((PROJECT / "docs/images").glob("*.webp"))
     assert images
     for image in images:
-        assert image.stat().st_size < 150_000, image.name
+        assert image.stat().st_size < (600_000 if image.name == "review.webp" else 150_000), image.name
         assert f"images/{image.name}" in pages, image.name
 
 

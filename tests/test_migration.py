@@ -88,7 +88,7 @@ def test_dvc_yaml_gets_the_stages_of_this_version(former: Path) -> None:
 
 def test_a_second_migration_changes_nothing(former: Path) -> None:
     """And says nothing."""
-    assert len(migrate(former)) == 4
+    assert len(migrate(former)) == 6
     assert migrate(former) == []
 
 

@@ -18,7 +18,7 @@ from seedling.versioning.dvc_yaml import render_dvc_yaml
 from seedling.versioning.ledger import open_ledger
 
 PROJECT = Path(__file__).parents[1]
-NO_STAGE = {"remote", "push", "push_minutes", "notify", "reports"}
+NO_STAGE = {"remote", "push", "push_minutes", "notify", "reports", "review"}
 ATTRIBUTE_KEYS = {  # attribute of Params → keys of params.yaml that its value is computed from
     "config": {"pipeline_version", "modality", "seed", "max_megapixels"},  # and effort, where the stage lists it
     "rounds": {"effort", "pseudo_label.rounds"},

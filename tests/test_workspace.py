@@ -117,6 +117,7 @@ def test_a_new_workspace_has_the_named_files(new_workspace: Path) -> None:
     """The files that `seedling init` writes are those that Workspace names."""
     paths = Workspace(new_workspace)
     named = {paths.params_file, paths.gates_file, paths.dvc_file, paths.data, paths.test_evaluations_file}
+    named |= {paths.reviews}
     named |= {new_workspace / name for name in (layout.PREFECT_FILE, layout.README_FILE)}
     visible = {path for path in new_workspace.iterdir() if not path.name.startswith(".")}
     assert named <= visible <= named | {paths.data_pointer}

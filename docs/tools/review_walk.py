@@ -25,12 +25,12 @@ from sklearn.datasets import load_digits
 from seedling.config.params import set_value
 from seedling.media import images
 
-ROWS, ANSWERS = 400, 72
-MILLISECONDS_PER_ANSWER = 400  # in the image: 72 answers in 29 seconds
-REFIT_AFTER = 8
-WIDTH_PIXELS, HEIGHT_PIXELS = 960, 640
-WEBP_QUALITY = 55
-MAX_IMAGE_BYTES = 900_000
+ROWS, ANSWERS = 400, 48
+MILLISECONDS_PER_ANSWER = 600  # in the image: 48 answers in 29 seconds
+REFIT_AFTER = 6
+WIDTH_PIXELS, HEIGHT_PIXELS = 1100, 700
+WEBP_QUALITY = 35
+MAX_IMAGE_BYTES = 600_000
 CLASSES = [str(digit) for digit in range(10)]
 
 

@@ -29,7 +29,7 @@ from seedling.files.ignored_files import (
     reason_of,
     write_ignored,
 )
-from seedling.files.review_folder import create_review_folder
+from seedling.files.review_folder import EXPLANATION_FILE, create_review_folder
 from seedling.init.data_layout import check_split_names, lay_out
 from seedling.init.data_preview import preview
 from seedling.init.table_sources import (
@@ -63,6 +63,7 @@ from seedling.workspace import (
     PARAMS_FILE,
     PREFECT_FILE,
     README_FILE,
+    REVIEWS,
     TEST_EVALUATIONS,
     Workspace,
 )
@@ -75,6 +76,7 @@ MIN_PACKED_FILES = 10_000  # DVC checks each file of data/ in each command
 OWN_FILES = (
     *(f"{DVC_FOLDER}/{GIT_IGNORE}", f"{DVC_FOLDER}/config", DVC_IGNORE, GIT_ATTRIBUTES, GIT_IGNORE, README_FILE),
     *(DATA_POINTER, DVC_YAML, GATES_FILE, NOT_COPIED, PARAMS_FILE, PREFECT_FILE, TEST_EVALUATIONS),
+    f"{REVIEWS}/{EXPLANATION_FILE}",
 )
 HINTS = {
     CODE: " Read them, and use --with-code to copy them.",

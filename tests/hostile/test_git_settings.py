@@ -13,6 +13,7 @@ from seedling.versioning.git_identity import HOOK_VARIABLES, drop_hook_variables
 
 FILES = {
     *(".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitattributes", ".gitignore", "README.md", "data.dvc"),
+    "reviews/README.md",
     *("dvc.yaml", "gates.yaml", "not_copied.csv", "params.yaml", "prefect.yaml", "test_evaluations.jsonl"),
 }
 IDENTITY = "[user]\n\tname = A\n\temail = a@example.org\n"
