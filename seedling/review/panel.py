@@ -24,6 +24,7 @@ MIN_REFITS = 3  # points of the learning curve that a fit needs
 MIN_REFITS_FOR_WEIGHT = 5  # and to fit the weight of earlier labels, too
 LABEL_WEIGHTS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 MIN_ERROR = 1e-3
+MIN_RANDOM_ROWS = 5  # of the labels, or of the pseudo-labels, before the panel shows their error rate
 DIGITS = 4
 
 
@@ -99,7 +100,11 @@ def panel(tally: ReviewTally, reviewer: str, progress: ReviewProgress) -> Panel:
         answers_per_hour=None if per_hour is None else round(per_hour),
         remaining=progress.remaining,
         reversals=reversals(tally, reviewer),
-        errors_left=_estimate(errors_left(tally, labels, progress.classes, progress.labeled)) if labels else None,
+        errors_left=(
+            _estimate(errors_left(tally, labels, progress.classes, progress.labeled))
+            if labels and labels.rows >= MIN_RANDOM_ROWS
+            else None
+        ),
         error_rate=_rate(rates),
         accuracy=_estimate(Estimate(*progress.accuracies[-1][1:])) if progress.accuracies else None,
         accuracy_history=tuple((answers, round(value, DIGITS)) for answers, value, _, _ in progress.accuracies),
@@ -116,7 +121,8 @@ def expected_gain(accuracies: Sequence[tuple[int, float]], labels_before: int) -
 
     With x = w L + a, log error = log c - b log x is fitted by least squares; b is that of `power_law_exponent`, and w
     is the one of LABEL_WEIGHTS whose curve fits best, since the labels before the review may be of less use than
-    answers about selected rows. The gain is c (x^-b - (x + NEXT_ANSWERS)^-b) after the last refit.
+    answers about selected rows. The gain is e (1 - (1 + NEXT_ANSWERS / x)^-b) after the last refit, where e is the
+    smaller one of its error and of c x^-b: no gain is larger than the error that is left.
 
     accuracies: (answers, accuracy) of each refit. labels_before: the number of labels L before the first answer.
     """
@@ -133,7 +139,8 @@ def expected_gain(accuracies: Sequence[tuple[int, float]], labels_before: int) -
         misfit, scale = _fitted_scale(labels, errors, exponent)
         if misfit < best_misfit - 1e-12:
             best_misfit = misfit
-            gain = scale * float(labels[-1] ** -exponent - (labels[-1] + NEXT_ANSWERS) ** -exponent)
+            last_error = min(scale * float(labels[-1]) ** -exponent, float(errors[-1]))
+            gain = last_error * (1 - float(1 + NEXT_ANSWERS / labels[-1]) ** -exponent)
     return gain
 
 
@@ -166,9 +173,9 @@ def _estimate(estimate: Estimate | None) -> PanelEstimate | None:
 
 
 def _rate(rates: dict[LabelKind, CorrectedRate | None]) -> PanelErrorRate | None:
-    """That of the labels; without labels, that of the pseudo-labels."""
+    """That of the labels; with fewer than MIN_RANDOM_ROWS random rows of them, that of the pseudo-labels."""
     for kind, rate in rates.items():
-        if rate is not None:
+        if rate is not None and rate.rows >= MIN_RANDOM_ROWS:
             values = rate.estimate.rounded(DIGITS)
             return PanelErrorRate(**values, rows=rate.rows, of=kind, is_corrected=rate.is_corrected)
     return None

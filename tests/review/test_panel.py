@@ -1,9 +1,6 @@
-"""The live panel: its numbers by hand, its JSON, its speed, and when it says enough."""
+"""The live panel: its numbers by hand, its JSON, and when it says enough."""
 
 from __future__ import annotations
-
-import statistics
-import time
 
 import numpy as np
 import pytest
@@ -23,21 +20,23 @@ def power_law(labels_before: float, exponent: float, scale: float = 2.0) -> list
 def test_the_json_has_the_keys_of_the_page() -> None:
     """As in the API of the server."""
     answer = AnswerMaker()
-    answer(1, "dog", purpose="random")
+    for row in range(5):
+        answer(row, "dog", purpose="random")
     values = panel(ReviewTally(answer.files), "anna", PROGRESS).model_dump(mode="json")
     assert set(values) >= {
         *("answers", "answers_per_hour", "remaining", "reversals", "errors_left", "error_rate", "accuracy"),
         *("accuracy_history", "expected_gain", "enough", "reason", "queue_version", "refitting"),
     }
-    assert set(values["error_rate"]) >= {"value", "low", "high", "rows"} and values["error_rate"]["rows"] == 1
+    assert set(values["error_rate"]) >= {"value", "low", "high", "rows"} and values["error_rate"]["rows"] == 5
 
 
 def test_answers_and_speed_are_of_the_reviewer_and_rates_of_all() -> None:
-    """Anna undid one of two answers, each of a second; Ben's random row counts for the rate."""
+    """Anna undid one of two answers, each of a second; Ben's random rows count for the rate."""
     answer = AnswerMaker()
     answer(1, "cat")
     answer.undo([answer(2, "cat")])
-    answer(3, "dog", purpose="random", reviewer="ben")
+    for row in range(3, 8):
+        answer(row, "dog", purpose="random", reviewer="ben")
     of_anna = panel(ReviewTally(answer.files), "anna", PROGRESS)
     assert (of_anna.answers, of_anna.answers_per_hour, of_anna.reversals) == (1, 3600, 1)
     assert of_anna.error_rate is not None and of_anna.error_rate.of == "labels"
@@ -47,7 +46,8 @@ def test_answers_and_speed_are_of_the_reviewer_and_rates_of_all() -> None:
 def test_pseudo_labels_are_rated_if_no_label_is() -> None:
     """At a start without labels."""
     answer = AnswerMaker()
-    answer(1, "dog", purpose="random", previous_label=None, suggestion="cat")
+    for row in range(5):
+        answer(row, "dog", purpose="random", previous_label=None, suggestion="cat")
     rate = panel(ReviewTally(answer.files), "anna", PROGRESS).error_rate
     assert rate is not None and rate.of == "pseudo_labels" and not rate.is_corrected
 
@@ -93,26 +93,17 @@ def test_the_stop_rule_says_why(gain: float | None, remaining: int, is_enough: b
     assert enough is is_enough and words in reason
 
 
-@pytest.mark.slow
-def test_the_panel_takes_milliseconds_after_100_000_answers() -> None:
-    """An answer and the panel after it, in the median of 51, most of which change no rate: below 20 ms."""
-    rng, answer = np.random.default_rng(0), AnswerMaker()
-    for row in range(100_000):
-        purpose = "random" if row % 10 == 0 else "queue"
-        label = "dog" if rng.random() < 0.1 else "cat"
-        answer(row, label, purpose=purpose, suggestion_shown=purpose == "queue", suggestion="cat")
-    tally = ReviewTally(answer.files)
-    progress = ReviewProgress(
-        classes=3,
-        remaining=10,
-        labeled=200_000,
-        pool=0,
-        accuracies=[(answers, accuracy, 0.0, 1.0) for answers, accuracy in power_law(200, 0.5)],
-    )
-    seconds = []
-    for row in range(51):
-        start = time.perf_counter()
-        tally.add([answer(200_000 + row, "cat", purpose="random" if row % 10 == 0 else "queue")])
-        panel(tally, "anna", progress)
-        seconds.append(time.perf_counter() - start)
-    assert statistics.median(seconds) < 0.02
+def test_a_gain_is_not_larger_than_the_error_that_is_left() -> None:
+    """After a steep start, the fitted curve is above the last error of 5 %."""
+    steep = [(10, 0.2), (20, 0.4), (30, 0.7), (40, 0.95)]
+    gain = expected_gain(steep, 0)
+    assert gain is not None and 0 < gain < 0.05
+
+
+def test_few_random_rows_are_not_shown_as_a_rate() -> None:
+    """An interval of four rows covers nearly everything."""
+    answer = AnswerMaker()
+    for row in range(4):
+        answer(row, "dog", purpose="random")
+    result = panel(ReviewTally(answer.files), "anna", PROGRESS)
+    assert result.error_rate is None and result.errors_left is None
