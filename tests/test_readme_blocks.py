@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ def reader(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     (folder / ".venv").symlink_to(sys.prefix)
     environment = own_environment(tmp_path, HOME=str(tmp_path), PYTHONPATH=str(PROJECT))
     write_photographs(tmp_path / "images" / "flowers")
+    shutil.copytree(tmp_path / "images" / "flowers" / "unlabeled", tmp_path / "images" / "shoes")
     write_photographs(folder / "flowers-of-the-tutorial")
     write_photographs(folder / "new")
     append_letters(folder / "letters.csv", 0, 60)
