@@ -49,7 +49,7 @@ def test_a_key_may_be_one_or_several_and_a_class_a_number(tmp_path: Path) -> Non
         ("{classes: [cat]}", "lists one class"),
         ("{classes: [cat, '']}", "'review.classes.1'"),
         ("{classes: [cat, true]}", "'review.classes.1'"),
-        ("{anwsers: 5}", r"unknown key 'review.anwsers' \(did you mean 'answers'\?\)"),
+        ("{answer: 5}", r"unknown key 'review.answer' \(did you mean 'answers'\?\)"),
     ],
 )
 def test_a_value_out_of_range_is_explained(tmp_path: Path, section: str, message: str) -> None:

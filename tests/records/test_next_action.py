@@ -17,7 +17,8 @@ def write_notes(workspace: Path, notes: ValidateNotes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flagged", "errors"), [(1, "check 1 likely label error by keyboard"), (1_036, "check 1,036 likely label errors by keyboard")]
+    ("flagged", "errors"),
+    [(1, "check 1 likely label error by keyboard"), (1_036, "check 1,036 likely label errors by keyboard")],
 )
 def test_likely_label_errors_lead_to_the_data_page(tmp_path: Path, flagged: int, errors: str) -> None:
     """The line counts them and names the page that lists them."""

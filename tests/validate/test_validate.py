@@ -222,7 +222,9 @@ def test_the_only_row_of_a_class_has_no_fold(tmp_path: Path) -> None:
 
 def test_a_single_class_is_an_error(tmp_path: Path) -> None:
     """The message states the classes, their numbers of rows, and what to do."""
-    with pytest.raises(InputError, match=r"At least two classes.*found: 'x' \(4\).*Label rows with `seedling review`, add labeled rows"):
+    with pytest.raises(
+        InputError, match=r"At least two classes.*found: 'x' \(4\).*Label rows with `seedling review`, add labeled rows"
+    ):
         checked(tmp_path, BASE[:4])
 
 
