@@ -258,6 +258,23 @@ def test_a_flag_keeps_its_note(browser: Any, images: ReviewProcess) -> None:
     ]
 
 
+def test_a_class_can_be_added_while_labeling(browser: Any, images: ReviewProcess) -> None:
+    """F2 opens the classes; the new one is in the log, on the page, and chosen by a click, with the row unchanged."""
+    page = opened(browser, images)
+    first = page.use_mode("label")
+    page.page.keyboard.press("F2")
+    page.page.fill("#new-classes", "ring\n<b>star</b>")
+    page.page.click("#editor-save")
+    page.page.wait_for_selector("#editor", state="hidden")
+    assert page.row == first
+    page.page.locator("#labels button", has_text="<b>star</b>").click()
+    page.wait_until_painted(other_than=first)
+    page.wait_until_saved()
+    assert [line["kind"] for line in images.lines()] == ["classes", "answer"]
+    assert images.lines()[0]["new"] == ["ring", "<b>star</b>"]
+    assert (images.answers()[0]["row_id"], images.answers()[0]["label"]) == (first, "<b>star</b>")
+
+
 def test_a_change_of_the_order_keeps_the_row_on_the_screen(browser: Any, images: ReviewProcess) -> None:
     """Only rows that are fetched later are in the new order."""
     page = opened(browser, images)

@@ -11,7 +11,8 @@
 const FIRST_HELD = 8; // items on the page, with the one on the screen, until the size of the queue is known
 const MAX_HELD = 24;
 const HELD_SHARE = 0.25; // of the rows that are left, so that other reviewers get rows, too
-const MAX_HELD_GRIDS = 3;
+const MAX_HELD_GRIDS = 2; // or comparisons of duplicates
+const MAX_ROWS_PER_REQUEST = 100;
 const DECODED_AHEAD = 5; // of six connections to a server, one is left for answers
 const KEPT_ELEMENTS = 20; // answered items whose elements stay in memory for undo
 const MAX_TEXT_CHARACTERS = 20_000;
@@ -713,7 +714,7 @@ async function refill() {
   try {
     // Rows of unsent answers are left out by the server only once it has these answers.
     const skip = new Set([...held().flatMap(card => rowsOf(card.item).map(row => row.row_id)), ...outbox.rowIds]);
-    const number = isManyMode() ? 1 : wanted - held().length;
+    const number = isManyMode() ? MAX_ROWS_PER_REQUEST : wanted - held().length;
     const values = await request(`/api/items?mode=${state.mode}&order=${encodeURIComponent(state.order)}&count=${number}&skip=${[...skip].join(",")}`);
     if (generation !== state.generation) isAgain = true;
     else {
@@ -831,7 +832,7 @@ function fillClasses() {
   }));
   $("labels").replaceChildren(...classButtons.values());
   $("guesses").replaceChildren(...guessKeys().map((key, index) => make("button", { type: "button", class: "class guess", "data-guess": index }, make("span", { dir: "auto" }), make("small"), make("kbd", { text: keyName(key) }), ...(index ? [] : keyElements(keysOf("accept"), 3)))));
-  $("find").placeholder = `Search ${plural(classes.length, "class").replace("classs", "classes")}`;
+  $("find").placeholder = `Search ${count(classes.length)} ${classes.length === 1 ? "class" : "classes"}`;
   $("classes").classList.toggle("many", classes.length > keys.length);
   setText($("find-hint"), `${keysOf("search").map(keyName).join(" or ")} to type, Enter takes the first`);
 }
