@@ -87,7 +87,8 @@ def encoded_image(rng: np.random.Generator, side: int) -> bytes:
 @contextmanager
 def server(workspace: Path) -> Iterator[tuple[str, psutil.Process, float]]:
     """`seedling review`. Yields the address, the process, and the seconds until it was ready."""
-    command = [Path(sys.executable).with_name("seedling"), "review", "-w", workspace, "--no-browser", "--port", "0"]
+    program = str(Path(sys.executable).with_name("seedling"))
+    command = [program, "review", "-w", str(workspace), "--no-browser", "--port", "0"]
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     output = ""
@@ -174,15 +175,10 @@ def rates(setting: str, mode: str, milliseconds: np.ndarray[Any, Any], command: 
     draws = milliseconds[rng.integers(len(milliseconds), size=(2_000, len(milliseconds)))]
     lines = []
     for name, share in (("p50", 0.5), ("p95", 0.95)):
-        value, bounds = (
-            float(np.quantile(milliseconds, share)),
-            np.quantile(np.quantile(draws, share, axis=1), [0.025, 0.975]),
-        )
-        lines.append(
-            Measurement(
-                setting, mode, f"key to next row, {name}", value, *map(float, bounds), "ms", len(milliseconds), command
-            )
-        )
+        value = float(np.quantile(milliseconds, share))
+        low, high = np.quantile(np.quantile(draws, share, axis=1), [0.025, 0.975]).tolist()
+        metric, n_answers = f"key to next row, {name}", len(milliseconds)
+        lines.append(Measurement(setting, mode, metric, value, low, high, "ms", n_answers, command))
     per_screen = (
         SECONDS_PER_ITEM * (1 if mode != "grid" else 1 + GRID_KEYS_PER_SCREEN) + float(milliseconds.mean()) / 1e3
     )

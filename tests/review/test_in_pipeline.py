@@ -151,7 +151,7 @@ def test_labels_that_a_reviewer_gave_become_a_model(unlabeled: Path) -> None:
     rows = read(validated, ["id", "label", "label_source", "split"]).set_index("id")
     reviewed = rows[rows["label_source"] == "review"]
     assert reviewed["label"].to_dict() == labeled
-    assert rows.loc[outside, "split"] == "out_of_scope"
+    assert rows["split"].to_dict()[outside] == "out_of_scope"
     assert read_rejected(validated, ["id", "reason"]).to_dict("records") == [{"id": bad, "reason": "review:bad"}]
     notes = read_notes(validated, ValidateNotes).reviews
     assert notes is not None

@@ -15,7 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from seedling.config.params import set_value
-from seedling.dataset.generation import GenerationWriter, Row, identify
+from seedling.dataset.generation import GenerationWriter, Modality, Row, identify
 from seedling.errors import InputError
 from seedling.init.create import make_workspace
 from seedling.media import images
@@ -28,7 +28,7 @@ TOKENS = {"secret-of-anna": "anna", "secret-of-ben": "ben"}
 SCRIPT = "<script>alert(1)</script>"
 
 
-def write_rows(workspace: Path, rows: list[Row], classes: list[str], modality: str) -> None:
+def write_rows(workspace: Path, rows: list[Row], classes: list[str], modality: Modality) -> None:
     """Write the generations of scrape and validate."""
     paths = Workspace(workspace)
     extra = [pa.field("p_label_error", pa.float32()), pa.field("original_label", pa.string())]
@@ -39,7 +39,7 @@ def write_rows(workspace: Path, rows: list[Row], classes: list[str], modality: s
             stage=stage,
             modality=modality,
             images=with_images,
-            extra=columns,  # type: ignore[arg-type]
+            extra=columns,
         ) as writer:
             for row in rows:
                 extra_values = {"p_label_error": None, "original_label": None} if columns else {}
