@@ -31,9 +31,9 @@ SCRIPT = "<script>alert(1)</script>"
 def write_rows(workspace: Path, rows: list[Row], classes: list[str], modality: Modality) -> None:
     """Write the generations of scrape and validate."""
     paths = Workspace(workspace)
-    extra = [pa.field("p_label_error", pa.float32()), pa.field("original_label", pa.string())]
+    extra: list[pa.Field[Any]] = [pa.field("p_label_error", pa.float32()), pa.field("original_label", pa.string())]
     for stage, with_images in (("scrape", True), ("validate", False)):
-        columns = extra if stage == "validate" else []
+        columns = extra if stage == "validate" else extra[:0]
         with GenerationWriter(
             paths.generation(stage),
             stage=stage,
