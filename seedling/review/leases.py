@@ -98,8 +98,9 @@ class LeaseBook:
         )
 
     def give(self, leases: Sequence[Lease]) -> None:
-        """Add leases, or renew those with the same reviewer and row."""
+        """Add leases, or renew those with the same reviewer and row; they become the latest ones, in their order."""
         for lease in leases:
+            self._leases.pop((lease.reviewer, lease.row_id), None)
             self._leases[lease.reviewer, lease.row_id] = lease
             self._holders[lease.row_id] = lease.reviewer
         self.save()

@@ -152,7 +152,11 @@ class ReviewQueue:
                 lease
                 for lease in self.leases.held_by(reviewer)
                 if lease.mode == mode and lease.row_id not in on_page and lease.row_id not in answered
-            ][:count]
+            ]
+            if mode in {"grid", "duplicates"}:  # the rows of one screen
+                leases = [lease for lease in leases if lease.lease_id == leases[0].lease_id]
+            else:
+                leases = leases[:count]
             taken = on_page | {lease.row_id for lease in leases}
             if mode in {"verify", "label"}:
                 while len(leases) < count and (lease := self._next_row(reviewer, mode, order, taken)) is not None:

@@ -6,6 +6,7 @@ sends them again with the same ids.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import secrets
@@ -126,6 +127,7 @@ class ReviewApi:
             "orders": list(ORDERS),
             "modality": self.session.queue.rows.modality,
             "title": self.title,
+            "workspace": hashlib.blake2b(str(self.session.workspace.resolve()).encode(), digest_size=8).hexdigest(),
             "mode": "verify" if self.session.queue.rows.round is not None else "label",
             "order": review.order,
             "split": self.session.queue.split,
