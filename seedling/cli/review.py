@@ -33,7 +33,7 @@ def review(  # noqa: PLR0913  (the options of the command)
     reviewer: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name of a reviewer, who gets an own address. May be repeated.", show_default="your user name"
+            help="Name of a reviewer; each one gets an address. May be repeated.", show_default="your user name"
         ),
     ] = None,
     terminal: Annotated[bool, typer.Option("--terminal", help="Review texts in this terminal.")] = False,

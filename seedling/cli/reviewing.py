@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import signal
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
@@ -98,7 +100,7 @@ class ReviewCommand:
             highlight=False,
             soft_wrap=True,
         )
-        if open_browser and len(addresses) == 1:
+        if open_browser and len(addresses) == 1 and _has_display():
             webbrowser.open(next(iter(addresses.values())))
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -167,6 +169,11 @@ def _never_failing(call: Callable[[], object]) -> None:
         call()
     except Exception:  # noqa: BLE001  (the run goes on at its time-out)
         return
+
+
+def _has_display() -> bool:
+    """Whether a browser can open a window. Without one, `webbrowser` would start a text browser in this terminal."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _user_name() -> str:
