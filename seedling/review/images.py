@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -26,6 +27,8 @@ class ReviewImages:
         self._cache: OrderedDict[tuple[str, int], tuple[bytes, str]] = OrderedDict()
         self._cached_bytes = 0
         self._lock = threading.Lock()
+        # Decoded images are large; more of them at once take memory and delay the answers, but are not sooner ready.
+        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def get(self, row_id: str, side: int) -> tuple[bytes, str]:
         """Return the encoded image and its media type. side: maximum pixels of the longer side, 0 for the largest.
@@ -37,6 +40,10 @@ class ReviewImages:
             if (row_id, longest) in self._cache:
                 self._cache.move_to_end((row_id, longest))
                 return self._cache[row_id, longest]
+        with self._decoding:
+            return self._render(row_id, side, longest)
+
+    def _render(self, row_id: str, side: int, longest: int) -> tuple[bytes, str]:
         (_, payload), *_ = self._read([row_id])
         pixels = images.shrunk(images.decode(bytes(payload), self._max_megapixels), longest)  # type: ignore[arg-type]
         if side > 0:
