@@ -32,8 +32,8 @@ from seedling.review.rows import ReviewRows
 from seedling.stats.randomness import derived_seed
 from seedling.workspace import Workspace
 
-MAX_CANDIDATES = 20_000  # rows whose features are computed; the others keep the order of their probabilities
-MAX_LABELED = 5_000  # labeled rows that the heads are fitted on
+MAX_CANDIDATES = 5_000  # rows whose features are computed; the others keep the order of their probabilities
+MAX_LABELED = 3_000  # labeled rows that the heads are fitted on
 ROWS_PER_BLOCK = 256  # whose features are computed at once
 PUBLISH_SECONDS = 10.0  # between rankings while features are computed
 
