@@ -35,6 +35,7 @@ from seedling.workspace import Workspace
 MAX_CANDIDATES = 5_000  # rows whose features are computed; the others keep the order of their probabilities
 MAX_LABELED = 3_000  # labeled rows that the heads are fitted on
 ROWS_PER_BLOCK = 256  # whose features are computed at once
+MAX_PASSES = 40  # over the generation
 PUBLISH_SECONDS = 10.0  # between rankings while features are computed
 
 
@@ -180,11 +181,12 @@ class BackgroundRanker:
         reviewed, _ = self._reviewed(task.rows, task.decisions)
         ordered = np.concatenate([reviewed, quick_ranking(task.rows, task.order, candidates, self.params.seed)])
         missing = [position for position in ordered if task.rows.ids[int(position)] not in self.features]
-        published, block = time.monotonic(), ROWS_PER_BLOCK
+        # Each block may read all row groups of a large generation, so that its blocks are larger.
+        published, block = time.monotonic(), max(ROWS_PER_BLOCK, len(task.rows) // MAX_PASSES)
         if missing and self._fits_all_at_once:
             missing, block = list(ordered), len(ordered)
         for start in range(0, len(missing), block):
-            self.compute_features(task.rows, missing[start : start + block])
+            self.compute_features(task.rows, sorted(missing[start : start + block]))
             if self._is_closed:
                 return
             if time.monotonic() - published > PUBLISH_SECONDS:
