@@ -19,6 +19,7 @@ from seedling.dataset.manifest import (
 )
 from seedling.dataset.reader import (
     PayloadReader,
+    SinglePayloads,
     columns_of,
     has_payloads,
     ids_of,
@@ -55,6 +56,7 @@ __all__ = [
     "PayloadReader",
     "Row",
     "RowsOnDisk",
+    "SinglePayloads",
     "check_counts",
     "columns_of",
     "digest",

@@ -130,7 +130,7 @@ class BackgroundRanker:
         self.reviewed_labels: list[str] = []
         self._maker: Any = None
         self._unpredicted: tuple[ReviewRows, NDArray[np.bool_]] | None = None
-        self._wake, self._is_closed = threading.Event(), False
+        self._wake, self._closed = threading.Event(), threading.Event()
         self._task: RankingTask | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="review ranking", daemon=True)
@@ -149,19 +149,19 @@ class BackgroundRanker:
 
     def close(self) -> None:
         """Stop after the present ranking."""
-        self._is_closed = True
+        self._closed.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def _work(self) -> None:
-        while not self._is_closed:
+        while not self._closed.is_set():
             self._wake.wait()
             self._wake.clear()
             task = self._next_task()
-            if task is None or self._is_closed:
+            if task is None or self._closed.is_set():
                 continue
-            self.refitting = True
+            self.refitting, started = True, time.monotonic()
             try:
                 self.rank_now(task)
                 self.error = None
@@ -169,6 +169,7 @@ class BackgroundRanker:
                 self.error = f"{type(error).__name__}: {error}"
             finally:
                 self.refitting = False
+            self._closed.wait(time.monotonic() - started)  # at least half of the time is left to the answers
 
     def _next_task(self) -> RankingTask | None:
         with self._lock:
@@ -187,7 +188,7 @@ class BackgroundRanker:
             missing, block = list(ordered), len(ordered)
         for start in range(0, len(missing), block):
             self.compute_features(task.rows, sorted(missing[start : start + block]))
-            if self._is_closed:
+            if self._closed.is_set():
                 return
             if time.monotonic() - published > PUBLISH_SECONDS:
                 with self._lock:

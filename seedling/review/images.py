@@ -7,7 +7,8 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from seedling.dataset.generation import PayloadReader
+from seedling.dataset.generation import SinglePayloads
+from seedling.errors import IncompleteGeneration
 from seedling.media import images
 from seedling.workspace import Workspace
 
@@ -22,7 +23,7 @@ class ReviewImages:
     """Gives the images of rows in a size for the screen, and keeps the latest ones."""
 
     def __init__(self, workspace: Path, max_megapixels: float) -> None:
-        self._read = PayloadReader.of(Workspace(workspace).generation("scrape"))
+        self._read = SinglePayloads(Workspace(workspace).generation("scrape"))
         self._max_megapixels = max_megapixels
         self._cache: OrderedDict[tuple[str, int], tuple[bytes, str]] = OrderedDict()
         self._cached_bytes = 0
@@ -44,8 +45,10 @@ class ReviewImages:
             return self._render(row_id, side, longest)
 
     def _render(self, row_id: str, side: int, longest: int) -> tuple[bytes, str]:
-        (_, payload), *_ = self._read([row_id])
-        pixels = images.shrunk(images.decode(bytes(payload), self._max_megapixels), longest)  # type: ignore[arg-type]
+        payload = self._read([row_id]).get(row_id)
+        if not isinstance(payload, bytes):
+            raise IncompleteGeneration(f"The data has no image of row {row_id}.")
+        pixels = images.shrunk(images.decode(payload, self._max_megapixels), longest)
         if side > 0:
             pixels = _enlarged(pixels, min(side, ENLARGED_SIDE))
         if max(pixels.shape[:2]) <= MAX_LOSSLESS_SIDE:

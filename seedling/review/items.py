@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seedling.dataset.generation import PayloadReader
-from seedling.errors import SeedlingError
+from seedling.dataset.generation import SinglePayloads
 from seedling.review.background import BackgroundRanker
 from seedling.review.images import SCREEN_SIDE, THUMBNAIL_SIDE
 from seedling.review.leases import Lease
 from seedling.review.queue import ReviewQueue
 from seedling.review.word_weights import WordWeights
-from seedling.workspace import Workspace
 
 MAX_TEXT_CHARACTERS = 20_000
 MAX_NEIGHBOR_CHARACTERS = 300
@@ -27,10 +24,10 @@ N_SUGGESTIONS, N_NEIGHBORS, N_WORDS = 3, 3, 12
 class ItemMaker:
     """Makes the JSON of rows for the page, as the server sends it."""
 
-    workspace: Path
     queue: ReviewQueue
     ranker: BackgroundRanker
     words: WordWeights
+    read: SinglePayloads
 
     def screens(self, leases: Sequence[Lease]) -> list[dict[str, Any]]:
         """The screens of these leases: one per row, or one for all rows of a grid or of near-duplicates."""
@@ -118,11 +115,7 @@ class ItemMaker:
         """The texts of rows that still have one."""
         if self.queue.rows.modality != "text" or not row_ids:
             return {}
-        read = PayloadReader.of(Workspace(self.workspace).generation("scrape"))
-        try:
-            return {row_id: str(text) for row_id, text in read(dict.fromkeys(row_ids))}
-        except SeedlingError:  # at least one row has vanished; the others are read one by one
-            return {row_id: text for row_id in row_ids if (text := _text_or_none(read, row_id)) is not None}
+        return {row_id: str(text) for row_id, text in self.read(row_ids).items()}
 
     def _suggestions(self, position: int | None) -> list[dict[str, Any]]:
         if position is None:
@@ -166,11 +159,3 @@ class ItemMaker:
             return []
         weights = self.words.of(text[:MAX_TEXT_CHARACTERS], lease.suggestion)
         return [{"word": word, "weight": round(weight, 4)} for word, weight in weights[:N_WORDS]]
-
-
-def _text_or_none(read: PayloadReader, row_id: str) -> str | None:
-    try:
-        (_, text), *_ = read([row_id])
-    except SeedlingError:
-        return None
-    return str(text)

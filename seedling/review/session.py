@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedling.config.params import Params, load
-from seedling.dataset.generation import PayloadReader
+from seedling.dataset.generation import PayloadReader, SinglePayloads
 from seedling.errors import SeedlingError
 from seedling.review.background import BackgroundRanker, quick_ranking
 from seedling.review.images import ReviewImages
@@ -78,6 +78,7 @@ class ReviewSession:
         self._lock = threading.Lock()
         self._generation = self._version_of_generation()
         self._stop_rule: tuple[bool, str] | None = None
+        self._read = SinglePayloads(Workspace(self.workspace).generation("scrape"))
 
     def start(self) -> None:
         """Start the background ranking."""
@@ -139,7 +140,7 @@ class ReviewSession:
 
     def items(self) -> ItemMaker:
         """What the page shows about rows."""
-        return ItemMaker(self.workspace, self.queue, self.ranker, self.words)
+        return ItemMaker(self.queue, self.ranker, self.words, self._read)
 
     def panel(self, reviewer: str) -> dict[str, Any]:
         """The counts and estimates of the page's panel. What it says about the end is recorded for a waiting run."""
