@@ -132,7 +132,6 @@ def test_a_reload_returns_to_the_same_row(context: Any, workspace: Path) -> None
         assert page.wait_until_painted() == present
 
 
-@pytest.mark.xfail(strict=True, reason="LeaseBook.give keeps the order of rows that were leased in another mode before")
 def test_a_reload_returns_to_the_same_grid(context: Any, workspace: Path) -> None:
     """All its rows, in their order; marks that were not sent are gone."""
     ids = "[...document.querySelectorAll('.cell')].map(cell => cell.dataset.id)"
