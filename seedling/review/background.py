@@ -29,6 +29,7 @@ from seedling.review.decisions import Decisions
 from seedling.review.orders import RankingInput, rank
 from seedling.review.refit import Refit, refit
 from seedling.review.rows import ReviewRows
+from seedling.serving.memory_return import return_freed_memory
 from seedling.stats.randomness import derived_seed
 from seedling.workspace import Workspace
 
@@ -169,6 +170,7 @@ class BackgroundRanker:
                 self.error = f"{type(error).__name__}: {error}"
             finally:
                 self.refitting = False
+                return_freed_memory()
             self._closed.wait(time.monotonic() - started)  # at least half of the time is left to the answers
 
     def _next_task(self) -> RankingTask | None:

@@ -19,6 +19,13 @@ def _malloc_trim() -> Any:
         return None
 
 
+def return_freed_memory() -> None:
+    """Return freed memory to the system now; does nothing with another C library than glibc."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
 class MemoryReturn:
     """Returns memory once, `DELAY_SECONDS` after the first call of `schedule`, however often it is called."""
 
