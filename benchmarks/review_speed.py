@@ -105,7 +105,7 @@ def server(workspace: Path) -> Iterator[tuple[str, psutil.Process, float]]:
 
 
 def wait_for_ranking(address: str) -> None:
-    """Wait for the first ranking, which has the guesses that a grid needs."""
+    """Wait for the first ranking."""
     base, _, token = address.partition("/?token=")
     request = urllib.request.Request(f"{base}/api/panel", headers={"X-Review-Token": token})  # noqa: S310  (loopback)
     while True:
@@ -153,12 +153,13 @@ def measure(rows: int, side: int, answers: int) -> list[Measurement]:
         workspace = Path(temporary, "workspace")
         write_workspace(workspace, rows, side)
         with server(workspace) as (address, process, seconds), sync_playwright() as playwright:
-            wait_for_ranking(address)
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
             measurements.append(
                 Measurement(setting, "seedling review", "start", seconds, seconds, seconds, "s", 1, command)
             )
             for mode in ("verify", "label", "grid"):
+                if mode == "grid":
+                    wait_for_ranking(address)  # which has the guesses that a grid shows
                 n_answers = answers if mode != "grid" else max(5, min(answers // 20, rows // GRID_ROWS // 3))
                 page = browser.new_page(viewport={"width": 1280, "height": 800})
                 durations, _ = review(page, address, mode, n_answers)
