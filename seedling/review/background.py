@@ -309,7 +309,15 @@ class BackgroundRanker:
         if len(np.unique(labels)) < 2:
             return None
         weights = np.ones(len(labels))
-        return refit(reviewed_features, labels, weights, n_classes, features, self.params.seed)
+        return refit(
+            reviewed_features,
+            labels,
+            weights,
+            n_classes,
+            features,
+            self.params.seed,
+            estimate_label_errors=False,  # those of validate are used
+        )
 
 
 def _feature_maker(params: Params, workspace: Path) -> FeatureMaker:

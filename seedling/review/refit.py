@@ -77,10 +77,7 @@ def refit(  # noqa: PLR0913  (the labeled rows, all rows, and how to fit)
     n_rows = len(all_features)
     rng = generator(seed, "review refit")
     if len(np.unique(labels)) < 2:
-        nothing = np.full((n_rows, n_classes), np.nan, dtype=np.float32)
-        out_of_fold = np.full((len(labels), n_classes), np.nan, dtype=np.float32)
-        no_members = np.zeros((0, n_rows, n_classes), dtype=np.float32)
-        return Refit(nothing, no_members, out_of_fold, np.full(len(labels), np.nan, dtype=np.float32), None, 1.0)
+        return _without_heads(n_rows, len(labels), n_classes)
     rows = np.asarray(normalize_rows(np.asarray(features, dtype=np.float32)), dtype=np.float32)
     fold = assign_folds(np.arange(len(labels)) if groups is None else groups, labels, rng)
     logits, is_evaluable = out_of_fold_logits(rows, labels, weights, fold, n_classes)
@@ -102,6 +99,18 @@ def refit(  # noqa: PLR0913  (the labeled rows, all rows, and how to fit)
         p_label_error=_label_errors(logits, labels, fold) if estimate_label_errors else unknown_errors,
         accuracy=accuracy_of(logits.argmax(axis=1) == labels, rows, all_features, rng),
         temperature=temperature,
+    )
+
+
+def _without_heads(n_rows: int, n_labels: int, n_classes: int) -> Refit:
+    """What is known with fewer than two classes: nothing."""
+    return Refit(
+        probabilities=np.full((n_rows, n_classes), np.nan, dtype=np.float32),
+        committee=np.zeros((0, n_rows, n_classes), dtype=np.float32),
+        out_of_fold=np.full((n_labels, n_classes), np.nan, dtype=np.float32),
+        p_label_error=np.full(n_labels, np.nan, dtype=np.float32),
+        accuracy=None,
+        temperature=1.0,
     )
 
 
