@@ -178,7 +178,7 @@ def test_enter_in_the_terminal_goes_on_without_answers(
     waiting_workspace: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """On a real pseudo-terminal, where the live table is shown: no Ctrl-C is needed, and no answer."""
-    environment["TERM"] = "xterm-256color"
+    environment |= {"TERM": "xterm-256color", "COLUMNS": "400"}  # so that no sentence is wrapped
     process_id, terminal = pty.fork()
     if process_id == 0:  # the child
         os.execvpe("seedling", ["seedling", "run", "-w", str(waiting_workspace)], environment)  # noqa: S606
