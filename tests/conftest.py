@@ -87,6 +87,7 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
     import subprocess
     import sys
 
+    from seedling.files.review_folder import create_review_folder
     from seedling.versioning.repository import create_repository
 
     def make(name: str) -> Path:
@@ -98,6 +99,7 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
         shutil.copy(root / "params.yaml", place / "params.yaml")
         shutil.copy(PROJECT / "seedling/init/workspace_files/gitignore.template", place / ".gitignore")
         subprocess.run([sys.executable, PROJECT / "examples" / name / "prepare.py", place / "data"], check=True)
+        create_review_folder(place / "reviews")
         subprocess.run(["git", "init", "-q"], cwd=place, check=True)
         create_repository(place)
         subprocess.run(["git", "add", "-A"], cwd=place, check=True)
