@@ -299,9 +299,11 @@ def _stages_to_run(variant: Variant) -> list[Stage]:
 
 
 def _prepare(workspace: Path, running: Path, variant: Variant) -> None:
-    """Writes the variant's params.yaml, and links the outputs that it does not change."""
+    """Writes the variant's params.yaml and reviews, and links the outputs that it does not change."""
     running.mkdir(parents=True)
     shutil.copy(Workspace(workspace).params_file, Workspace(running).params_file)
+    if Workspace(workspace).reviews.is_dir():
+        shutil.copytree(Workspace(workspace).reviews, Workspace(running).reviews)
     for step in variant.changes:
         for keys, value in step.params:
             set_value(running, keys, json.loads(value))
