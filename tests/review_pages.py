@@ -159,7 +159,6 @@ class ReviewPage:
         if self.page.locator("body").get_attribute("data-mode") != mode:
             self.page.select_option("#mode", mode)
             self.page.wait_for_selector(f"body[data-mode='{mode}']")
-            self.page.wait_for_timeout(100)
         return self.wait_until_painted()
 
     def text(self, selector: str) -> str:

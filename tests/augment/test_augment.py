@@ -141,6 +141,14 @@ def _end_elsewhere(leader: int, piece: int) -> int:
     return piece
 
 
+def _is_of_pool(process: psutil.Process) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has ended
+        return False
+    return "loky" in command and "popen" in command
+
+
 @pytest.mark.slow
 def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one() -> None:
     """Who takes slowly is not overrun; a generator that is closed leaves nobody behind; a process whose leader is killed ends by itself."""
@@ -156,11 +164,7 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one() -> None:
     assert len(taken) <= 5 + 2 * 2
     assert isinstance(results, Generator)
     results.close()
-    assert not [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "loky" in " ".join(process.cmdline()) and "popen" in " ".join(process.cmdline())
-    ]
+    assert not [process for process in psutil.Process().children(recursive=True) if _is_of_pool(process)]
     code = (
         "import time; from seedling.parallel.pool import in_processes\n"
         "found = in_processes(time.sleep, iter([0, 0, 0, 600, 600]), local_seconds=0.0, processes=2)\n"

@@ -760,6 +760,7 @@ function changeMode(mode) {
   state.current = null;
   state.queue = [];
   state.isPainted = false;
+  document.body.dataset.painted = "";
   uncover();
   blank("Loading …");
   showControls();
