@@ -33,6 +33,7 @@ WORKSPACE_FILES = {
     "gates.yaml",
     "params.yaml",
     "prefect.yaml",
+    "reviews/README.md",
 }
 
 
@@ -54,16 +55,18 @@ def few_images(make_images: Callable[..., Path]) -> Path:
 
 
 def test_a_users_global_gitignore_keeps_no_file_out_of_the_first_commit(few_images: Path, tmp_path: Path) -> None:
-    """With *.yaml, *.md, *.dvc and more in it, every file of the workspace is committed, and dvc.lock will be."""
+    """With *.yaml, *.md, *.dvc and more in it, every file is committed; dvc.lock and the answers of reviewers will be."""
     ignore = tmp_path / "home/.config/git/ignore"
     ignore.parent.mkdir(parents=True)
-    ignore.write_text("*.yaml\n*.md\n*.dvc\n*.lock\n.dvc*\n.git*\n")
+    ignore.write_text("*.yaml\n*.md\n*.dvc\n*.lock\n*.jsonl\n.dvc*\n.git*\n")
     env = {**os.environ, "HOME": str(tmp_path / "home")}
     env.pop("XDG_CONFIG_HOME", None)
     init(few_images, tmp_path / "w", env)
     assert set(run(["git", "ls-files"], tmp_path / "w", env).splitlines()) >= WORKSPACE_FILES
     (tmp_path / "w/dvc.lock").touch()
-    assert "dvc.lock" in run(["git", "status", "--porcelain"], tmp_path / "w", env)
+    (tmp_path / "w/reviews/anna.jsonl").touch()
+    status = run(["git", "status", "--porcelain"], tmp_path / "w", env)
+    assert "dvc.lock" in status and "reviews/anna.jsonl" in status
 
 
 def test_init_within_a_git_hook_leaves_the_hooks_repository_alone(few_images: Path, tmp_path: Path) -> None:
@@ -93,11 +96,12 @@ def test_the_workspaces_readme_names_each_file_and_only_commands_that_exist() ->
     from seedling.cli.main import app
 
     page = (PROJECT / "seedling/init/workspace_files/README.md.template").read_text(encoding="utf-8")
-    for name in WORKSPACE_FILES - {".dvc/config", ".dvcignore", ".gitignore", "README.md"}:
+    unnamed = {".dvc/config", ".dvcignore", ".gitignore", "README.md", "reviews/README.md"}
+    for name in {*WORKSPACE_FILES, "reviews/"} - unnamed:
         assert f"`{name}`" in page
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     named = {line.split()[1] for line in page.splitlines() if line.startswith("seedling ")}
-    assert len(named) == 5
+    assert len(named) == 6
     assert named <= commands
 
 
