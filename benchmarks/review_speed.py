@@ -60,7 +60,7 @@ def write_workspace(folder: Path, rows: int, side: int) -> None:
     ):
         for number in range(rows):
             row_id = f"{int.from_bytes(rng.bytes(16), 'big'):032x}"
-            label = CLASSES[number % len(CLASSES)]
+            label = CLASSES[number * len(CLASSES) // rows]  # folder by folder, as files are collected
             values: dict[str, Any] = {"split": "train", "label": label, "label_source": "human", "group": row_id}
             origin = f"labeled/{label}/{number}.png"
             collected.keep(Row(row_id, origin=origin, payload=encoded[number % len(encoded)], **values))

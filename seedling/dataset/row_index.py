@@ -38,9 +38,9 @@ class RowIndex:
     groups: Sequence[tuple[Path, int]]
 
     @classmethod
-    def of(cls, ids_of_groups: Mapping[tuple[Path, int], Sequence[str]]) -> RowIndex:
+    def of(cls, ids_of_groups: Mapping[tuple[Path, int], NDArray[np.bytes_]]) -> RowIndex:
         """Index rows. ids_of_groups: the ids of each row group by its part and number, in the generation's order."""
-        ids = np.array([row_id.encode() for group in ids_of_groups.values() for row_id in group], dtype=bytes)
+        ids = np.concatenate([np.zeros(0, dtype=bytes), *ids_of_groups.values()])
         order = np.argsort(ids, kind="stable")  # equal ids stay in the order of the generation, for `find`
         starts = np.cumsum([0, *map(len, ids_of_groups.values())], dtype=np.intp)
         return cls(ids[order], order, starts, list(ids_of_groups))

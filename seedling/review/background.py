@@ -242,7 +242,9 @@ class BackgroundRanker:
             committee=None if refitted is None else refitted.committee,
         )
         ordered = candidates[rank(order, ranking_input, len(candidates), seed)]
-        others = np.setdiff1d(task.positions, ordered)
+        is_ordered = np.zeros(len(rows), dtype=bool)
+        is_ordered[ordered] = True
+        others = task.positions[~is_ordered[task.positions]]
         self.latest = refitted
         positions = np.concatenate([ordered, quick_ranking(rows, order, others, seed)])
         self._publish(order, positions, rows, refitted)

@@ -68,7 +68,7 @@ class RandomSample:
 
     def __init__(self, rows: ReviewRows, seed: int) -> None:
         rng = np.random.default_rng(derived_seed(seed, "random rows") % 2**63)
-        has_label = np.array([label is not None for label in rows.labels], dtype=bool)
+        has_label = rows.labels.is_known
         is_trained = (rows.split == "train") & has_label
         self._labeled: NDArray[np.intp] = rng.permutation(np.flatnonzero(is_trained))
         self._pool: NDArray[np.intp] = rng.permutation(np.flatnonzero((rows.split == "pool") | ~has_label))
@@ -79,5 +79,5 @@ class RandomSample:
         for labeled, pooled in zip(self._labeled[:shorter], self._pool[:shorter], strict=True):
             yield int(labeled)
             yield int(pooled)
-        for position in (*self._labeled[shorter:].tolist(), *self._pool[shorter:].tolist()):
-            yield int(position)
+        for positions in (self._labeled[shorter:], self._pool[shorter:]):
+            yield from map(int, positions)

@@ -26,6 +26,7 @@ from seedling.review.records import Answer, ClassChange, Purpose, Question, Undo
 from seedling.review.rows import ReviewRows, read_review_rows
 from seedling.review.screens import near_duplicates, predicted_alike
 from seedling.review.tally import ReviewTally
+from seedling.serving.memory_return import return_freed_memory
 from seedling.workspace import Workspace
 
 MAX_ITEMS_PER_REQUEST = 100
@@ -125,8 +126,7 @@ class ReviewQueue:
         randomly_asked = {answer.row_id for answer in decisions.answers if answer.purpose == "random"}
         splits = ("test",) if self.split == "test" else ("train", "pool")
         is_asked = np.isin(rows.split, splits)
-        has_label = np.array([label is not None for label in rows.labels], dtype=bool)
-        self.n_labeled = int((has_label & (rows.split == "train")).sum())
+        self.n_labeled = int((rows.labels.is_known & (rows.split == "train")).sum())
         self.n_pool = int((rows.split == "pool").sum())
         with self.lock:
             self.rows, self.decisions, self.tally, self._is_asked = rows, decisions, tally, is_asked
@@ -136,6 +136,7 @@ class ReviewQueue:
             self._rankings: dict[str, Ranking] = {}
             self._sample: Iterator[int] = iter(RandomSample(rows, self.params.seed))
             self.version += 1
+        return_freed_memory()  # the tables that the rows were read from
 
     def next_leases(
         self, reviewer: str, mode: Question, order: str, count: int, skip: Iterable[str] = ()

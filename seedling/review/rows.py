@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from seedling.dataset.class_indices import index_by_class
-from seedling.dataset.generation import read_manifest
+from seedling.dataset.generation import read_columns, read_manifest
 from seedling.dataset.schema import REVIEW_SOURCE
 from seedling.files.reading import reading
 from seedling.records.decision import DecisionRecord
@@ -25,14 +25,19 @@ from seedling.workspace import DECISION, MANIFEST, MODEL, OUT_OF_FOLD, POOL_PRED
 REVIEWED_SPLITS = ("train", "validation", "test", "pool")
 COLUMNS = ("id", "split", "label", "label_source", "group", "origin", "license", "attribution")
 VALIDATE_COLUMNS = ("p_label_error", "original_label")
+ID_BYTES = "S32"
 MAX_SINGLE_PRECISION_VALUES = 20_000_000  # more probabilities are kept in half precision: two bytes each
 
 
 class ArrowStrings(Sequence["str | None"]):
-    """A list of texts in Arrow's memory layout, about a third of the size of Python's strings."""
+    """A list of texts in Arrow's memory layout: 4 bytes for each, and each different text once.
+
+    Python's strings have 60 bytes each.
+    """
 
     def __init__(self, values: pa.Array[Any] | pa.ChunkedArray[Any]) -> None:
-        self._values: Any = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        encoded: Any = pc.dictionary_encode(values)
+        self._values: Any = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
 
     def __len__(self) -> int:
         return len(self._values)
@@ -54,14 +59,39 @@ class ArrowStrings(Sequence["str | None"]):
         texts: list[str | None] = self._values.take(pa.array(positions, pa.int64())).to_pylist()
         return texts
 
+    @property
+    def is_known(self) -> NDArray[np.bool_]:
+        """(n,): whether there is a text."""
+        return np.asarray(self._values.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
+
+    @property
+    def categories(self) -> list[str]:
+        """The different texts, in the order of their first appearance."""
+        return [text for text in self._values.dictionary.to_pylist() if text is not None]
+
+    @property
+    def codes(self) -> NDArray[np.int64]:
+        """(n,): the number of each text among the categories; -1 for none."""
+        return np.asarray(self._values.indices.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+    def replaced(self, new: Callable[[str], str | None]) -> ArrowStrings:
+        """The list with new(text) for each text. The function is called once for each different text."""
+        replacements: Any = pa.array([new(text) for text in self._values.dictionary.to_pylist()], pa.string())
+        return ArrowStrings(replacements.take(self._values.indices))
+
+
+def _id_bytes(ids: pa.Array[Any] | pa.ChunkedArray[Any]) -> NDArray[np.bytes_]:
+    """(n,): the ids in ID_BYTES bytes each."""
+    chunks = ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids]
+    parts = [np.array(pc.cast(chunk, pa.binary()).to_numpy(zero_copy_only=False), dtype=ID_BYTES) for chunk in chunks]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=ID_BYTES)
+
 
 class RowIds(Sequence[str]):
     """The ids of rows, 32 bytes each, with the position of an id."""
 
     def __init__(self, ids: pa.Array[Any] | pa.ChunkedArray[Any]) -> None:
-        self._ids: NDArray[np.bytes_] = np.asarray(
-            pc.cast(ids, pa.binary()).to_numpy(zero_copy_only=False), dtype="S32"
-        )
+        self._ids = _id_bytes(ids)
         self._order = np.argsort(self._ids, kind="stable")
 
     def __len__(self) -> int:
@@ -78,7 +108,7 @@ class RowIds(Sequence[str]):
 
     def positions(self, row_ids: Sequence[str]) -> NDArray[np.intp]:
         """The positions of these ids, -1 for those that are not among the rows."""
-        keys = np.array([row_id.encode("ascii", "replace") for row_id in row_ids], dtype="S32")
+        keys = np.array([row_id.encode("ascii", "replace") for row_id in row_ids], dtype=ID_BYTES)
         if not len(keys) or not len(self._ids):
             return np.full(len(keys), -1, dtype=np.intp)
         nearest = np.minimum(np.searchsorted(self._ids, keys, sorter=self._order), len(self._ids) - 1)
@@ -103,15 +133,15 @@ class ReviewRows:
 
     ids: RowIds
     split: NDArray[np.str_]
-    labels: Sequence[str | None]
-    label_sources: Sequence[str | None]
+    labels: ArrowStrings
+    label_sources: ArrowStrings
     classes: tuple[str, ...]
     probabilities: NDArray[np.floating[Any]]
     p_label_error: NDArray[np.float32]
     groups: NDArray[np.int64]
-    origins: Sequence[str | None]
-    licenses: Sequence[str | None]
-    attributions: Sequence[str | None]
+    origins: ArrowStrings
+    licenses: ArrowStrings
+    attributions: ArrowStrings
     modality: str
     round: int | None = None
 
@@ -132,20 +162,21 @@ def read_review_rows(workspace: Path, class_map: ClassMap, further_classes: Sequ
     manifest = read_manifest(folder)
     table = _read(folder, [part.file for part in manifest.parts], VALIDATE_COLUMNS if is_validated else ())
     if not is_validated:  # scrape keeps copies
-        ids_of_rows = np.asarray(table["id"].to_pylist(), dtype=np.str_)
-        table = table.take(pa.array(np.sort(np.unique(ids_of_rows, return_index=True)[1]), pa.int64()))
+        _, first_positions = np.unique(_id_bytes(table["id"]), return_index=True)
+        table = table.take(pa.array(np.sort(first_positions), pa.int64()))
     labels = _data_labels(table, class_map)
-    data_classes = [*manifest.classes, *(label for label in labels if label is not None)]
+    data_classes = [*manifest.classes, *labels.categories]
     present = (class_map.present_label(label) for label in data_classes)
     added = [*(class_map.present_label(label) for label in further_classes), *class_map.added()]
     classes = tuple(sorted({label for label in (*present, *added) if label is not None}))
     ids = RowIds(table["id"])
+    splits = ArrowStrings(table["split"])
     round_number = accepted_round(workspace)
     probabilities = _probabilities(workspace, ids, classes, class_map, round_number)
     errors = table["p_label_error"].to_numpy() if is_validated else np.full(len(ids), np.nan)
     return ReviewRows(
         ids=ids,
-        split=np.asarray(table["split"].to_pylist(), dtype=np.str_),
+        split=np.asarray(splits.categories, dtype=np.str_)[splits.codes],
         labels=labels,
         label_sources=ArrowStrings(table["label_source"]),
         classes=classes,
@@ -163,30 +194,25 @@ def read_review_rows(workspace: Path, class_map: ClassMap, further_classes: Sequ
 def _read(folder: Path, files: Sequence[str], further_columns: Sequence[str]) -> pa.Table:
     tables = []
     for file in files:
-        with reading(folder / file):
-            table = pq.read_table(folder / file, columns=[*COLUMNS, *further_columns])
+        table = read_columns(folder / file, [*COLUMNS, *further_columns])
         splits: Any = pa.array(REVIEWED_SPLITS)
         tables.append(table.filter(pc.is_in(table["split"], splits)))
     return pa.concat_tables(tables)
 
 
-def _data_labels(table: pa.Table, class_map: ClassMap) -> Sequence[str | None]:
+def _data_labels(table: pa.Table, class_map: ClassMap) -> ArrowStrings:
     """The labels as in the data: those that reviews replaced are restored."""
     labels: Any = table["label"]
     if "original_label" in table.column_names:
         sources: Any = pc.coalesce(table["label_source"], pa.scalar(""))
         is_reviewed: Any = pc.equal(sources, pa.scalar(REVIEW_SOURCE))
         labels = pc.if_else(is_reviewed, table["original_label"], labels)
-    if not class_map:
-        return ArrowStrings(labels)
-    return [class_map.present_label(label) for label in labels.to_pylist()]
+    return ArrowStrings(labels).replaced(class_map.present_label)
 
 
 def _group_numbers(table: pa.Table) -> NDArray[np.int64]:
     """(n,): equal numbers for equal groups; before validate, each row is its own group."""
-    groups = pc.coalesce(table["group"], table["id"])
-    encoded: Any = pc.dictionary_encode(groups).combine_chunks()
-    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
+    return ArrowStrings(pc.coalesce(table["group"], table["id"])).codes
 
 
 def accepted_round(workspace: Path) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import sys
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,9 @@ def _malloc_trim() -> Any:
 
 
 def return_freed_memory() -> None:
-    """Return freed memory to the system now; does nothing with another C library than glibc."""
+    """Return freed memory to the system now: that of pyarrow's pool, and with glibc that of other objects."""
+    if pyarrow := sys.modules.get("pyarrow"):
+        pyarrow.default_memory_pool().release_unused()
     trim = _malloc_trim()
     if trim is not None:
         trim(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from seedling.review.rows import ReviewRows, RowIds
+from seedling.review.rows import ArrowStrings, ReviewRows, RowIds
 from seedling.review.screens import near_duplicates, predicted_alike
 
 IDS = [f"{number:032x}" for number in range(6)]
@@ -13,7 +13,7 @@ IDS = [f"{number:032x}" for number in range(6)]
 
 def rows(probabilities: list[list[float]], groups: list[int]) -> ReviewRows:
     """Six pool rows of two classes."""
-    nothing = [None] * 6
+    nothing = ArrowStrings(pa.nulls(6, pa.string()))
     return ReviewRows(
         ids=RowIds(pa.array(IDS)),
         split=np.array(["pool"] * 6),
