@@ -48,7 +48,7 @@ class ReviewImages:
         payload = self._read([row_id]).get(row_id)
         if not isinstance(payload, bytes):
             raise IncompleteGeneration(f"The data has no image of row {row_id}.")
-        pixels = images.shrunk(images.decode(payload, self._max_megapixels), longest)
+        pixels = images.shrunk(images.decode(payload, self._max_megapixels, longest=longest), longest)
         if side > 0:
             pixels = _enlarged(pixels, min(side, ENLARGED_SIDE))
         if max(pixels.shape[:2]) <= MAX_LOSSLESS_SIDE:

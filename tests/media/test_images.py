@@ -36,6 +36,18 @@ def test_the_same_pixels_are_the_same_content_in_any_lossless_format() -> None:
     assert images.content(decoded[0]) == images.content(decoded[1])
 
 
+def test_a_large_jpeg_for_a_small_view_is_decoded_at_half_its_size() -> None:
+    """2,000 pixels for a view of 900: 1,000 are decoded, and the view differs by rounding; a PNG is decoded whole."""
+    photograph = Image.linear_gradient("L").resize((2000, 1000)).convert("RGB")
+    jpeg = saved(photograph, "JPEG")
+    reduced = images.decode(jpeg, longest=900)
+    assert reduced.shape == (500, 1000, 3)
+    whole = images.shrunk(images.decode(jpeg), 900)
+    assert np.abs(images.shrunk(reduced, 900).astype(int) - whole).max() <= 2
+    assert images.decode(jpeg, longest=1100).shape == images.decode(jpeg, longest=9000).shape == (1000, 2000, 3)
+    assert images.decode(saved(photograph, "PNG"), longest=900).shape == (1000, 2000, 3)
+
+
 def test_a_gif_gives_its_first_frame() -> None:
     """The first frame is red, the second blue."""
     red, blue = Image.new("RGB", (9, 9), (255, 0, 0)), Image.new("RGB", (9, 9), (0, 0, 255))
