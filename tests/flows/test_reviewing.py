@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from playwright.sync_api import sync_playwright
 from prefect_runs import (
     assert_no_process_is_left,
     command_line,
@@ -28,6 +29,7 @@ from prefect_runs import (
     processes,
     wait_for,
 )
+from review_pages import LAUNCH, PAGE_MILLISECONDS
 from webhooks import webhook
 
 from seedling.config.params import load, set_value
@@ -212,11 +214,28 @@ def runs_of(api: str, workspace: Path) -> list[dict[str, Any]]:
     return [run for run in runs if run["state"]["type"] != "SCHEDULED"]
 
 
+def resume_by_click(api: str, flow_run_id: str, note: str, *, goes_on: bool) -> None:
+    """Open the run's page in Prefect's UI, fill in the form of the button Resume, and submit it."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**LAUNCH)
+        page = browser.new_page()
+        page.set_default_timeout(PAGE_MILLISECONDS)
+        page.goto(f"{api.removesuffix('/api')}/runs/flow-run/{flow_run_id}")
+        page.get_by_role("button", name="Resume").click()
+        page.get_by_text("The run waits for reviewers: 0 of 5 answers.").last.wait_for()
+        if not goes_on:
+            page.get_by_role("switch").click()
+        page.get_by_role("textbox").fill(note)
+        page.get_by_role("button", name="Submit").click()
+        page.get_by_role("button", name="Submit").wait_for(state="detached")
+        browser.close()
+
+
 @pytest.mark.slow
 def test_a_person_resumes_or_ends_a_run_in_prefects_ui(
     waiting_workspace: Path, environment: dict[str, str], prefect_variables: dict[str, str], tmp_path: Path
 ) -> None:
-    """Through the API that the UI uses, with typed input; the run's page links to the reviewer, and a webhook is told."""
+    """By clicks in the run's form, with typed input; the run's page links to the reviewer, and a webhook is told."""
     api, output = prefect_variables["PREFECT_API_URL"], tmp_path / "output.txt"
     workspace = waiting_workspace.rename(tmp_path / "reviewed-flowers")
     notified(workspace)
@@ -236,15 +255,14 @@ def test_a_person_resumes_or_ends_a_run_in_prefects_ui(
         assert "token" not in received[0]["text"]
         refused = post(api, f"flow_runs/{run['id']}/resume", {"run_input": {"continue_run": "perhaps"}})
         assert refused["status"] == "REJECT"
-        post(api, f"flow_runs/{run['id']}/resume", {"run_input": {"continue_run": False, "note": "Wrong data."}})
+        resume_by_click(api, run["id"], "Wrong data.", goes_on=False)
         assert process.wait(SECONDS) == 0, output.read_text()
         assert "Ended by a person during the review. Wrong data." in output.read_text()
         assert runs_of(api, workspace)[-1]["state"]["type"] == "CANCELLED"
         again = tmp_path / "again.txt"
         process = start(workspace, environment, again)
         (run,) = wait_for(lambda: [run for run in runs_of(api, workspace) if run["state"]["type"] == "PAUSED"], SECONDS)
-        accepted = post(api, f"flow_runs/{run['id']}/resume", {"run_input": {"continue_run": True, "note": "Enough."}})
-        assert accepted["status"] == "ACCEPT"
+        resume_by_click(api, run["id"], "Enough.", goes_on=True)
         assert process.wait(SECONDS) == 0, again.read_text()
     assert runs_of(api, workspace)[-1]["state"]["type"] == "COMPLETED"
     logs = post(api, "logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
