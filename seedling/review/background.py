@@ -225,9 +225,10 @@ class BackgroundRanker:
         probabilities = np.asarray(rows.probabilities[candidates], dtype=np.float32)
         if refitted is not None and len(candidates):
             is_new = np.isnan(probabilities[:, 0]) | (task.answers > 0)
-            probabilities = np.where(is_new[:, None], refitted.probabilities, probabilities)
+            predicted = _honest_probabilities(refitted, candidates, reviewed)
+            probabilities = np.where(is_new[:, None], predicted, probabilities)
             lacks_prediction = self._lacks_prediction(rows)[candidates]
-            rows.probabilities[candidates[lacks_prediction]] = refitted.probabilities[lacks_prediction]
+            rows.probabilities[candidates[lacks_prediction]] = predicted[lacks_prediction]
         if refitted is not None and task.answers and refitted.accuracy is not None:
             self.history.add(task.answers, refitted.accuracy)
         ranking_input = RankingInput(
@@ -320,6 +321,21 @@ class BackgroundRanker:
             self.params.seed,
             estimate_label_errors=False,  # those of validate are used
         )
+
+
+def _honest_probabilities(
+    refitted: Refit, candidates: NDArray[np.intp], labeled: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """(n_candidates, k): the probabilities of the candidates by heads that have not seen their labels.
+
+    A head that was fitted on a wrong label would suggest this label. labeled: the positions of the labeled rows.
+    """
+    probabilities = np.array(refitted.probabilities, dtype=np.float32)
+    index_of_position = {position: index for index, position in enumerate(labeled.tolist())}
+    for row, position in enumerate(candidates.tolist()):
+        if (index := index_of_position.get(position)) is not None:
+            probabilities[row] = refitted.out_of_fold[index]
+    return probabilities
 
 
 def _feature_maker(params: Params, workspace: Path) -> FeatureMaker:
