@@ -48,8 +48,8 @@ class Panel(RecordPart):
     """What the page shows, in the form of its API.
 
     answers: decisions of the reviewer, without undone ones; answers_per_hour: of active time; reversals: undone and
-    changed answers; accuracy_history: answers and accuracy of each refit; expected_gain: percentage points of accuracy
-    from the next 100 answers; reason: why it is enough, or is not.
+    changed answers; accuracy_history: ascending numbers of answers, each with the accuracy of the last refit;
+    expected_gain: percentage points of accuracy from the next 100 answers; reason: why it is enough, or is not.
     """
 
     answers: int
@@ -92,8 +92,9 @@ def panel(tally: ReviewTally, reviewer: str, progress: ReviewProgress) -> Panel:
         for kind, population in zip(LABEL_KINDS, (progress.labeled, progress.pool), strict=True)
     }
     labels, time = rates["labels"], tally.times.get(reviewer)
-    gain = expected_gain([point[:2] for point in progress.accuracies], progress.labeled)
-    is_enough, reason = stop_rule(gain, progress.min_gain, len(progress.accuracies), progress.remaining)
+    accuracies = sorted({answers: value for answers, value, _, _ in progress.accuracies}.items())  # the last refits
+    gain = expected_gain(accuracies, progress.labeled)
+    is_enough, reason = stop_rule(gain, progress.min_gain, len(accuracies), progress.remaining)
     per_hour = time.per_hour if time else None
     return Panel(
         answers=tally.active_decisions[reviewer],
@@ -107,7 +108,7 @@ def panel(tally: ReviewTally, reviewer: str, progress: ReviewProgress) -> Panel:
         ),
         error_rate=_rate(rates),
         accuracy=_estimate(Estimate(*progress.accuracies[-1][1:])) if progress.accuracies else None,
-        accuracy_history=tuple((answers, round(value, DIGITS)) for answers, value, _, _ in progress.accuracies),
+        accuracy_history=tuple((answers, round(value, DIGITS)) for answers, value in accuracies),
         expected_gain=None if gain is None else round(100 * gain, 2),
         enough=is_enough,
         reason=reason,
@@ -151,21 +152,24 @@ def _fitted_scale(labels: Floats, errors: Floats, exponent: float) -> tuple[floa
 
 
 def stop_rule(gain: float | None, min_gain: float, refits: int, remaining: int) -> tuple[bool, str]:
-    """Whether the answers are enough, and a sentence that says why. gain, min_gain: shares of accuracy."""
+    """Whether the answers are enough, and a sentence that says why.
+
+    gain, min_gain: shares of accuracy. refits: the number of refits with different numbers of answers.
+    """
     limit = f"{100 * min_gain:.2g} points (review.enough_gain)"
     if remaining == 0:
         return True, "Every row has been answered."
     if gain is None:
         return False, (
-            f"The gain of further answers is not known yet: it is estimated from {MIN_REFITS} refits with different "
+            f"The gain of further answers is not known yet: it is estimated from refits with {MIN_REFITS} different "
             f"numbers of answers, and there {'has' if refits == 1 else 'have'} been {refits or 'none'}."
         )
     if gain < min_gain:
         return True, (
-            f"The next {NEXT_ANSWERS} answers are expected to raise the accuracy by {100 * gain:.2f} points, less than "
+            f"The next {NEXT_ANSWERS} answers are expected to raise the accuracy by {100 * gain:.1f} points, less than "
             f"{limit}."
         )
-    return False, f"The next {NEXT_ANSWERS} answers are expected to raise the accuracy by {100 * gain:.2f} points."
+    return False, f"The next {NEXT_ANSWERS} answers are expected to raise the accuracy by {100 * gain:.1f} points."
 
 
 def _estimate(estimate: Estimate | None) -> PanelEstimate | None:

@@ -39,7 +39,7 @@ from seedling.serving.http_clients import AllowedHosts
 from seedling.workspace import Workspace
 
 DEFAULT_PORT = 4310
-START_TIMEOUT_SECONDS = 20.0
+START_TIMEOUT_SECONDS, STOP_TIMEOUT_SECONDS = 20.0, 10.0
 SWITCH_SECONDS = 0.0005
 MAX_ANSWERS_PER_REQUEST = 500
 MAX_BODY_MEGABYTES = 8
@@ -119,7 +119,11 @@ class ReviewApi:
         """The page. The cookie that it sets opens links to rows in reports, which have no token."""
         cookie = f"seedling_review_{request.url.port}"
         token = token or request.cookies.get(cookie)
-        reviewer = self.reviewer(token)
+        try:
+            reviewer = self.reviewer(token)
+        except HTTPException as error:
+            html = self._templates.get_template("refused.html.jinja").render()
+            return HTMLResponse(html, error.status_code, headers=SECURITY_HEADERS)
         review = self.session.params.review
         config = {
             "reviewer": reviewer,
@@ -131,7 +135,7 @@ class ReviewApi:
             "title": self.title,
             "workspace": hashlib.blake2b(str(self.session.workspace.resolve()).encode(), digest_size=8).hexdigest(),
             "mode": "verify" if self.session.queue.rows.round is not None else "label",
-            "order": review.order,
+            "order": review.order if self.session.queue.split == "train" else "random",
             "split": self.session.queue.split,
             "row_id": row_id,
             "token": token,
@@ -373,9 +377,12 @@ class ReviewServer:
         """Stop serving."""
         remove_server_address(self.session.workspace)
         self._server.should_exit = True
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
-        self._socket.close()
+        self._thread.join(timeout=STOP_TIMEOUT_SECONDS)
+        if self._thread.is_alive():  # connections of open pages
+            self._server.force_exit = True
+            self._thread.join(timeout=STOP_TIMEOUT_SECONDS)
+        if not self._thread.is_alive():
+            self._socket.close()
         self.session.close()
         self._process_lock.release()
 

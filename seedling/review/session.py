@@ -150,7 +150,7 @@ class ReviewSession:
             remaining=queue.remaining,
             labeled=queue.n_labeled,
             pool=queue.n_pool,
-            accuracies=ranker.history.points,
+            accuracies=ranker.history.points if queue.split == "train" else (),  # test rows train no model
             min_gain=self.params.review.enough_gain,
             queue_version=queue.version,
             is_refitting=ranker.refitting,

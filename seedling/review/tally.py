@@ -17,6 +17,7 @@ from seedling.review.error_rate import Counted
 from seedling.review.log import Line, ReviewerFile
 from seedling.review.records import Answer, ClassChange, Purpose, Undo
 
+MIN_TIMED_MILLISECONDS = 60_000
 MAX_ACTIVE_MILLISECONDS = 60_000  # on one screen; a longer time is a pause
 SECOND_LOOKS: frozenset[Purpose] = frozenset({"random", "gold", "repeat", "overlap"})  # earlier answers are hidden
 OTHER_CLASS = "\x1fanother class"
@@ -36,8 +37,8 @@ class ReviewerTime:
 
     @property
     def per_hour(self) -> float | None:
-        """Decisions per hour of active time; None before the first timed one."""
-        return self.decisions / self.milliseconds * 3_600_000 if self.milliseconds else None
+        """Decisions per hour of active time; None before the first minute, which says little."""
+        return self.decisions / self.milliseconds * 3_600_000 if self.milliseconds >= MIN_TIMED_MILLISECONDS else None
 
 
 class ReviewTally:

@@ -446,7 +446,7 @@ def test_a_screen_reader_hears_the_question(browser: Any, images: ReviewProcess)
 def test_a_missing_image_can_be_answered(browser: Any, images: ReviewProcess) -> None:
     """The page says so and waits for a key."""
     context = browser.new_context()
-    context.route("**/image/**", lambda route: route.abort())
+    context.route("**/image/**", lambda route: route.fulfill(status=404))  # as the server answers
     page = ReviewPage(context, images.url())
     first = page.use_mode("verify")
     assert "cannot be read" in page.text("#stage")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from answers import AnswerMaker
@@ -31,16 +33,26 @@ def test_the_json_has_the_keys_of_the_page() -> None:
 
 
 def test_answers_and_speed_are_of_the_reviewer_and_rates_of_all() -> None:
-    """Anna undid one of two answers, each of a second; Ben's random rows count for the rate."""
+    """Anna undid one of two answers, each of half a minute; Ben's random rows count for the rate."""
     answer = AnswerMaker()
-    answer(1, "cat")
-    answer.undo([answer(2, "cat")])
+    answer(1, "cat", milliseconds=30_000)
+    answer.undo([answer(2, "cat", milliseconds=30_000)])
     for row in range(3, 8):
         answer(row, "dog", purpose="random", reviewer="ben")
     of_anna = panel(ReviewTally(answer.files), "anna", PROGRESS)
-    assert (of_anna.answers, of_anna.answers_per_hour, of_anna.reversals) == (1, 3600, 1)
+    assert (of_anna.answers, of_anna.answers_per_hour, of_anna.reversals) == (1, 120, 1)
     assert of_anna.error_rate is not None and of_anna.error_rate.of == "labels"
+    assert panel(ReviewTally(answer.files), "ben", PROGRESS).answers_per_hour is None  # of five seconds
     assert panel(ReviewTally(), "cleo", PROGRESS).answers_per_hour is None
+
+
+def test_the_chart_has_the_last_refit_of_each_number_of_answers() -> None:
+    """After undone answers, a refit has fewer answers than the one before it; the curve never runs backward."""
+    accuracies = [(40, 0.6, 0.5, 0.7), (60, 0.7, 0.6, 0.8), (40, 0.65, 0.55, 0.75)]
+    values = panel(ReviewTally(), "anna", replace(PROGRESS, accuracies=accuracies))
+    assert values.accuracy_history == ((40, 0.65), (60, 0.7))
+    assert values.accuracy is not None and values.accuracy.value == 0.65
+    assert values.expected_gain is None and "there have been 2." in values.reason
 
 
 def test_pseudo_labels_are_rated_if_no_label_is() -> None:
@@ -81,8 +93,8 @@ def test_two_refits_are_too_few() -> None:
 @pytest.mark.parametrize(
     ("gain", "remaining", "is_enough", "words"),
     [
-        (0.0123, 10, False, "raise the accuracy by 1.23 points."),
-        (0.0012, 10, True, "by 0.12 points, less than 0.5 points (review.enough_gain)"),
+        (0.0123, 10, False, "raise the accuracy by 1.2 points."),
+        (0.0012, 10, True, "by 0.1 points, less than 0.5 points (review.enough_gain)"),
         (None, 10, False, "there has been 1"),
         (0.02, 0, True, "Every row has been answered."),
     ],

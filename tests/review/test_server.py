@@ -19,6 +19,7 @@ from seedling.dataset.generation import GenerationWriter, Modality, Row, identif
 from seedling.errors import InputError
 from seedling.init.create import make_workspace
 from seedling.media import images
+from seedling.review.background import RankingTask
 from seedling.review.log import read_file
 from seedling.review.server import ReviewServer, review_application
 from seedling.review.session import ReviewSession
@@ -104,7 +105,9 @@ def test_without_the_right_token_nothing_is_sent_or_stored(client: TestClient, w
         assert refused.status_code == 403
         assert "open the address that `seedling review` printed" in refused.json()["error"]
     assert client.get("/").status_code == 403
-    assert client.get("/", params={"token": "wrong"}).status_code == 403
+    page = client.get("/", params={"token": "wrong"})
+    assert page.status_code == 403 and page.headers["content-type"].startswith("text/html")
+    assert "Open the address that <code>seedling review</code> printed" in page.text and "workspace" not in page.text
     assert not (workspace / "reviews/anna.jsonl").exists()
 
 
@@ -289,3 +292,31 @@ def test_a_second_server_and_a_port_in_use_are_errors_with_a_remedy(workspace: P
     finally:
         server.stop()
     assert not (workspace / ".seedling/review/server.json").exists()
+
+
+def test_the_suggestion_for_a_labeled_row_comes_from_heads_that_have_not_seen_its_label(tmp_path: Path) -> None:
+    """Without a model, a text about dogs that is labeled cat gets the suggestion dog."""
+    workspace = make_workspace(tmp_path / "workspace", None, "text", encoder="none")
+    cats = [text_row(f"the cat number {number} meows at the mouse", "cat", "train") for number in range(20)]
+    dogs = [text_row(f"the dog number {number} barks at the ball", "dog", "train") for number in range(20)]
+    wrong = text_row("the dog number 99 barks at the ball", "cat", "train")
+    write_rows(workspace, [*cats, *dogs, wrong], ["cat", "dog"], "text")
+    session = ReviewSession.of(workspace)
+    queue = session.queue
+    task = RankingTask(queue.rows, "label_issues", queue.open_positions(), queue.present_decisions(), 0)
+    session.ranker.rank_now(task)
+    lease = queue.lease_row("anna", wrong.id, "verify")
+    assert lease is not None
+    screen = session.items().item(lease)
+    assert screen["asked_label"] == "cat"
+    assert screen["suggestions"][0]["label"] == "dog" and screen["suggestions"][0]["probability"] > 0.6
+
+
+def test_a_review_of_the_test_split_expects_no_gain(workspace: Path) -> None:
+    """Its answers train no model, so that the accuracies of earlier refits are not shown; its order is random."""
+    session = ReviewSession.of(workspace, split="test")
+    for answers in (20, 40, 60):
+        session.ranker.history.add(answers, (0.5 + answers / 200, 0.4, 0.9))
+    assert session.panel("anna")["expected_gain"] is None
+    client = TestClient(review_application(session, TOKENS, "workspace"))
+    assert '"order": "random"' in client.get("/", params={"token": "secret-of-anna"}).text

@@ -21,6 +21,7 @@ const MAX_ANSWERS_PER_REQUEST = 200;
 const RETRY_MILLISECONDS = [250, 500, 1_000, 2_000, 4_000];
 const REQUEST_TIMEOUT_MILLISECONDS = 20_000;
 const NEIGHBORS_MILLISECONDS = 120; // their images do not delay those of the next rows
+const IMAGE_RETRY_MILLISECONDS = 2_000;
 const PANEL_MILLISECONDS = 5_000;
 const SLOW_MILLISECONDS = 150; // after which a row that is not ready is replaced by "Loading"
 const FLICKER_MILLISECONDS = 450; // 1.1 changes a second each way, below the three that WCAG allows
@@ -39,7 +40,7 @@ const ACTIONS = {
   flag: "Flag with a note", accept_rest: "Accept all rows that are not marked", undo: "Undo", redo: "Redo",
   zoom: "Zoom; drag or pinch to pan", contrast: "Stretch the contrast", flicker: "Flicker with the nearest labeled row",
   panel: "Details", order: "Next order", mode: "Next mode", search: "Type a class", edit_classes: "Change the classes",
-  theme: "Light or dark", help: "This sheet",
+  theme: "Colors: light, dark, or as the system", help: "This sheet",
 };
 const ANSWER_NAMES = {
   label: "accepted", reject: "rejected", none_of_these: "none of these", bad: "bad data", duplicate: "copy", keep: "kept",
@@ -328,8 +329,23 @@ function image(url, description, images, size = {}) {
   element.setAttribute("elementtiming", "row");
   if (size.width && size.height) { element.width = size.width; element.height = size.height; }
   element.src = withToken(url);
-  images.push(element.decode().then(() => element.classList.toggle("tiny", Math.max(element.naturalWidth, element.naturalHeight) < PIXELATED_BELOW)).catch(() => element.replaceWith(make("p", { class: "missing", role: "img", "aria-label": "missing image", text: "⚠ The file of this row is gone or cannot be read. Answer “bad data” or “skip”." }))));
+  images.push(loaded(element));
   return element;
+}
+// Waits for the image, also while the server is away; only an answer of the server says that the file is gone.
+async function loaded(element) {
+  for (;;) {
+    try {
+      await element.decode();
+      return element.classList.toggle("tiny", Math.max(element.naturalWidth, element.naturalHeight) < PIXELATED_BELOW);
+    } catch { /* the file is gone, or the server is away */ }
+    const status = await fetch(element.src).then(response => response.status, () => 0);
+    if (status === 200 || status === 404) {
+      return element.replaceWith(make("p", { class: "missing", role: "img", "aria-label": "missing image", text: "⚠ The file of this row is gone or cannot be read. Answer “bad data” or “skip”." }));
+    }
+    await pause(IMAGE_RETRY_MILLISECONDS);
+    element.src = element.getAttribute("src");
+  }
 }
 function description(item) {
   return item.kind === "text" ? "Text" : `Image${item.origin ? ` from ${shortened(item.origin, 80)}` : ""}`;
@@ -460,8 +476,8 @@ const cells = () => [...$("stage").querySelectorAll("button.cell")];
 function showQuestion(item) {
   const asked = $("asked"), about = [];
   if (item.question === "verify") asked.replaceChildren("Is this ", make("b", { text: item.asked_label ?? "" }), "?");
-  else if (item.question === "grid") asked.replaceChildren("Are all of these ", make("b", { text: item.asked_label ?? "" }), "?");
-  else asked.replaceChildren(item.question === "duplicates" ? "Which of these copies is kept?" : "Which class is this?");
+  else if (item.question === "grid") asked.replaceChildren("Are all of these in the class ", make("b", { text: item.asked_label ?? "" }), "?");
+  else asked.replaceChildren(item.question === "duplicates" ? "Which of these near-duplicates is kept?" : "Which class is this?");
   asked.title = item.asked_label || "";
   if (item.question === "verify" || (item.question === "label" && item.suggestion_shown)) about.push(stateOf(item));
   if (item.question === "verify" && item.suggestion_shown && item.previous_label && item.previous_label === item.asked_label && item.previous_source) about.push(`by ${item.previous_source}`);
@@ -470,7 +486,7 @@ function showQuestion(item) {
   if (item.undone) about.push(`↶ your answer was: ${item.undone}`);
   if (item.question === "label" && !item.suggestion_shown) about.push(hasModel(item) ? "no suggestion for this row" : "no model yet");
   if (item.question === "grid") about.push(`${count(item.rows.length)} rows; mark the odd ones, then accept the rest`);
-  if (item.question === "duplicates") about.push("choose one, or mark the copies and accept the rest");
+  if (item.question === "duplicates") about.push("choose one, or mark those to leave out and keep the rest");
   setText($("about"), about.filter(Boolean).join(" · "));
   document.body.dataset.question = item.question;
   document.body.dataset.kind = item.kind || "";
@@ -747,7 +763,7 @@ function nothingLeft(remaining) {
   const others = remaining > 0 && !isManyMode();
   const buttons = [["mode", "Next mode"], ...(isManyMode() ? [] : [["order", "Next order"]]), ["undo", "Undo"]].map(([action, name]) => actionButton(action, name));
   if (others) cover("Other reviewers have the last rows", `${plural(remaining, "row")} are on the screens of others. This page goes on when one is free.`, buttons);
-  else if (isManyMode() && remaining > 0) cover(state.mode === "grid" ? "There is nothing for a grid" : "There are no more copies", `${plural(remaining, "row")} can be reviewed in another mode.`, buttons);
+  else if (isManyMode() && remaining > 0) cover(state.mode === "grid" ? "There is nothing for a grid" : "There are no near-duplicates to compare", `${plural(remaining, "row")} can be reviewed in another mode.`, buttons);
   else cover("Nothing left to review", "Every row of this queue has an answer. The next `seedling run` uses them; `seedling review --refresh` adds new files.", buttons);
   announce(`${$("cover-title").textContent}. ${$("cover-text").textContent}`);
   retryTimer = setTimeout(refill, others ? 3_000 : 15_000);
@@ -808,7 +824,7 @@ function showControls() {
   $("view").hidden = isManyMode() || config.modality === "text";
   $("mode").value = state.mode;
   $("order").value = state.order;
-  $("order").disabled = isManyMode();
+  $("order").disabled = isManyMode() || config.split === "test";
   document.body.dataset.mode = state.mode;
 }
 function fillMenus() {
@@ -846,17 +862,23 @@ function showGuesses(item) {
     setText(button.children[1], guess ? percent(guess.probability, 0) : "");
     button.title = guess ? guess.label : "No suggestion";
   });
+  $("guesses").hidden = !hasModel(item);
   for (const button of shownGuesses) button.classList.remove("guessed");
   shownGuesses = guesses.map(guess => classButtons.get(guess.label)).filter(Boolean);
   for (const button of shownGuesses) button.classList.add("guessed");
   const best = $("answers").querySelector('[data-action="accept"]');
   if (best) { // a label is asked for in verify mode if the row comes without suggestion
-    best.disabled = item.question === "label" && !guesses.length;
-    setText(best.querySelector("span"), item.question === "verify" ? "✓ Yes" : guesses.length ? `✓ ${shortened(guesses[0].label, 40)}` : "✓ No suggestion");
+    setAvailable(best, item.question === "verify" || guesses.length > 0);
+    setText(best.querySelector("span"), item.question === "verify" || !guesses.length ? "✓ Yes" : `✓ ${shortened(guesses[0].label, 40)}`);
   }
   const no = $("answers").querySelector('[data-action="reject"]');
-  if (no) no.disabled = item.question === "label";
+  if (no) setAvailable(no, item.question !== "label");
   if (state.typing) startTyping();
+}
+// An answer that a row does not have keeps its room, so that the other buttons stay where they are.
+function setAvailable(button, isAvailable) {
+  button.disabled = !isAvailable;
+  button.classList.toggle("unavailable", !isAvailable);
 }
 function chooseGuess(index, start) {
   const item = state.current?.item, guess = item?.suggestion_shown && item.suggestions?.[index];
@@ -1004,7 +1026,7 @@ function perform(action, start = performance.now()) {
   const steps = {
     accept: () => answerSingle("accept", start), accept_rest: () => acceptRest(start),
     flag: openNote, undo, redo, zoom: () => setZoom(view.scale > 1 ? 1 : 2.5), contrast: toggleContrast, flicker: toggleFlicker, panel: togglePanel,
-    order: () => (isManyMode() ? toast("A grid has its own order.") : changeOrder(following(config.orders, state.order))),
+    order: () => ($("order").disabled ? toast(config.split === "test" ? "The test split is reviewed in random order." : "A grid has its own order.") : changeOrder(following(config.orders, state.order))),
     mode: () => changeMode(following(config.modes, state.mode)),
     search: () => { if (!isManyMode()) startTyping(); }, edit_classes: openEditor, theme: changeTheme, help: () => $("sheet").showModal(),
     mark_copy: () => { const row = state.current && rowAtCursor(state.current); if (row) toggleMark(state.current, row, "duplicate"); },
@@ -1177,7 +1199,7 @@ function showDetails(item) {
   facts.replaceChildren();
   if (isMany(item)) { $("suggestions").replaceChildren(); $("neighbors").replaceChildren(); fact(facts, "rows", count(item.rows.length)); return; }
   const isLabelHidden = isBlind && item.question === "label";
-  fact(facts, "state", isLabelHidden && hasModel(item) ? "hidden: this row measures how right labels are" : stateOf(item));
+  fact(facts, "state", isLabelHidden && hasModel(item) ? "hidden, so that your answer is independent" : stateOf(item));
   if (!isLabelHidden) fact(facts, "label", item.previous_label && `${item.previous_label}${item.previous_source ? ` (${item.previous_source})` : ""}`);
   if (!isBlind && item.p_label_error !== null && item.p_label_error !== undefined) fact(facts, "label error", `${percent(item.p_label_error)} likely`);
   fact(facts, "from", item.origin);
@@ -1233,10 +1255,10 @@ function showPanel(panel) {
   panelKey = key;
   const { errors_left: left, error_rate: rate, accuracy } = panel, entries = [];
   entries.push(...number("decisions per hour", panel.answers_per_hour ? count(Math.round(panel.answers_per_hour)) : "–"));
-  entries.push(...number("answers", count(panel.answers ?? 0), panel.reversals ? `${count(panel.reversals)} changed` : ""));
-  entries.push(...number("accuracy", accuracy ? percent(accuracy.value) : "–", accuracy ? interval(accuracy) : "after the first fit"));
+  entries.push(...number("answers", count(panel.answers ?? 0), panel.reversals ? `${count(panel.reversals)} undone or changed` : ""));
+  entries.push(...number("accuracy", accuracy ? percent(accuracy.value) : "–", ...(accuracy ? [interval(accuracy), "cross-validated"] : ["after the first fit"])));
   if (left) entries.push(...number("label errors left", count(Math.round(left.value)), `[${count(Math.round(left.low))}, ${count(Math.round(left.high))}]`));
-  if (rate) entries.push(...number("wrong labels", percent(rate.value), interval(rate), `of ${plural(rate.rows ?? 0, "random row")}`));
+  if (rate) entries.push(...number(rate.of === "labels" ? "wrong labels" : "wrong predictions", percent(rate.value), interval(rate), `of ${plural(rate.rows ?? 0, "random row")}`));
   if (typeof panel.expected_gain === "number") entries.push(...number("next 100 answers", `${panel.expected_gain >= 0 ? "+" : "−"}${Math.abs(panel.expected_gain).toFixed(1)} points`, "expected"));
   $("numbers").replaceChildren(...entries);
   $("enough").replaceChildren(make("b", { class: panel.enough ? "enough" : "", text: panel.enough ? "✔ Enough. " : "→ Go on. " }), panel.reason || "");
@@ -1279,10 +1301,11 @@ function fillSheet() {
   const line = (keys, text) => make("li", {}, make("span", {}, ...keys), make("span", { text }));
   const lines = Object.entries(ACTIONS).map(([action, text]) => line(keyElements(keysOf(action)), text));
   const guesses = guessKeys(), fixed = classKeys().slice(0, classes.length), arrows = ["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown", "Space"];
-  lines.unshift(line(keyElements(fixed, 30), "The classes: each has always the same key. In a grid and among copies: the rows"));
+  lines.unshift(line(keyElements(fixed, 30), "The classes, in alphabetical order. In a grid and among near-duplicates: the rows"));
   if (guesses.length) lines.unshift(line(keyElements(guesses), "The model’s likeliest classes, which change with the row"));
-  lines.push(line(keyElements(arrows), "In a grid and among copies: move, and mark"));
-  lines.push(line(["Swipe"], "Right: yes. Left: no. Up: skip. Two fingers: zoom"));
+  lines.push(line(keyElements(arrows), "In a grid and among near-duplicates: move, and mark"));
+  const swipe = line(["Swipe"], "Right: yes. Left: no. Up: skip. Two fingers: zoom");
+  if (matchMedia("(pointer: coarse)").matches) lines.unshift(swipe); else lines.push(swipe);
   $("sheet-body").replaceChildren(make("ul", {}, ...lines), make("p", { class: "soft" }, "Control acts when it is released, if no other key was pressed. Change keys by ", make("code", { text: "review: {keys: …}" }), " in params.yaml."));
 }
 let noteCard = null;
@@ -1295,7 +1318,10 @@ function openNote() {
 function closeNote(isSaved, start) {
   const note = $("note-text").value.trim();
   $("note").close();
-  if (isSaved && noteCard && noteCard === state.current) answerSingle("flag", start, note ? { note } : {});
+  if (isSaved && noteCard && noteCard === state.current) {
+    answerSingle("flag", start, note ? { note } : {});
+    if (!isMany(noteCard.item)) toast("Flagged. The row is asked again later.");
+  }
   noteCard = null;
 }
 function dialogKey(event) {
@@ -1317,9 +1343,9 @@ function showEditorFields() {
 async function saveClasses() {
   const operation = $("operation").value, old = operation === "add" ? [] : [...$("old-classes").selectedOptions].map(option => option.value);
   const fresh = [...new Set($("new-classes").value.split("\n").map(line => line.trim()).filter(Boolean))];
-  const problem = !fresh.length ? "State at least one new class." : fresh.some(label => label.length > MAX_LABEL_CHARACTERS) ? `A class name has at most ${count(MAX_LABEL_CHARACTERS)} characters.`
-    : operation === "add" ? "" : operation === "merge" ? (old.length < 2 ? "Select two or more present classes." : "") : old.length !== 1 ? "Select one present class." : operation === "split" && fresh.length < 2 ? "State two or more new classes." : "";
-  if (problem || (operation !== "split" && operation !== "add" && fresh.length !== 1)) return setText($("editor-error"), problem || "State one new class.");
+  const problem = !fresh.length ? "Enter at least one new class." : fresh.some(label => label.length > MAX_LABEL_CHARACTERS) ? `A class name has at most ${count(MAX_LABEL_CHARACTERS)} characters.`
+    : operation === "add" ? "" : operation === "merge" ? (old.length < 2 ? "Select two or more classes." : "") : old.length !== 1 ? "Select one class." : operation === "split" && fresh.length < 2 ? "Enter two or more new classes." : "";
+  if (problem || (operation !== "split" && operation !== "add" && fresh.length !== 1)) return setText($("editor-error"), problem || "Enter one new class.");
   try {
     const values = await request("/api/classes", { id: newId(), operation, old, new: fresh });
     $("editor").close();

@@ -1,0 +1,57 @@
+"""Images of the review page while the server is away, and files that are gone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from review_pages import LAUNCH, ReviewPage, reviewing
+
+from seedling.config.params import set_value
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def context() -> Iterator[Any]:
+    """A new profile of Debian's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**LAUNCH)
+        yield browser.new_context(viewport={"width": 1280, "height": 860})
+        browser.close()
+
+
+@pytest.fixture
+def workspace(finished_workspace: Path, tmp_path: Path) -> Path:
+    """A workspace of images with a model."""
+    copy = Path(shutil.copytree(finished_workspace, tmp_path / "images", symlinks=True))
+    for share in ("random_share", "gold_share", "repeat_share"):
+        set_value(copy, ["review", share], 0.0)
+    return copy
+
+
+def test_an_image_that_cannot_be_loaded_is_awaited_and_not_called_bad(context: Any, workspace: Path) -> None:
+    """With the server away, keys go on until the loaded rows are used up; then the page waits, and goes on with it."""
+    with reviewing(workspace) as review:
+        page = ReviewPage(context, review.url())
+        page.use_mode("verify")
+        page.page.wait_for_timeout(500)
+        review.stop()
+        answered = 0
+        while page.page.locator("#stage .wait").count() == 0:
+            page.page.keyboard.press("a")
+            page.page.wait_for_timeout(300)
+            answered += 1
+            assert "bad data" not in page.text("#stage")
+        page.page.wait_for_timeout(5_000)  # longer than a retry
+        assert page.page.locator("#stage .missing").count() == 0
+        review.start()
+        page.wait_until_painted()
+        page.wait_until_saved()
+        assert page.page.locator("#stage img").evaluate("image => image.naturalWidth") > 0
+        assert 0 < len(review.answers()) <= answered
