@@ -25,6 +25,7 @@ from seedling.features.encoder_handle import encoder_of
 from seedling.files.reading import read_json
 from seedling.files.writing import write_json
 from seedling.progress import Progress, silent
+from seedling.review.answer_times import seconds_per_row
 from seedling.review.decisions import Decisions
 from seedling.review.orders import RankingInput, rank
 from seedling.review.refit import Refit, refit
@@ -241,6 +242,7 @@ class BackgroundRanker:
             reviewed_features=reviewed_features,
             reviewed_labels=labels,
             committee=None if refitted is None else refitted.committee,
+            seconds_per_row=seconds_per_row(task.decisions.answers, rows.labels.is_known[candidates]),
         )
         ordered = candidates[rank(order, ranking_input, len(candidates), seed)]
         is_ordered = np.zeros(len(rows), dtype=bool)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from answers import AnswerMaker
 from starlette.testclient import TestClient
 
 from seedling.config.params import set_value
@@ -20,7 +21,7 @@ from seedling.errors import InputError
 from seedling.init.create import make_workspace
 from seedling.media import images
 from seedling.review.background import RankingTask
-from seedling.review.log import read_file
+from seedling.review.log import ReviewLog, read_file
 from seedling.review.server import ReviewServer, review_application
 from seedling.review.session import ReviewSession
 from seedling.workspace import Workspace
@@ -320,3 +321,27 @@ def test_a_review_of_the_test_split_expects_no_gain(workspace: Path) -> None:
     assert session.panel("anna")["expected_gain"] is None
     client = TestClient(review_application(session, TOKENS, "workspace"))
     assert '"order": "random"' in client.get("/", params={"token": "secret-of-anna"}).text
+
+
+def test_rows_whose_answers_take_the_reviewer_less_time_come_earlier(tmp_path: Path) -> None:
+    """Of the same rows, half labeled and half not: the kind that the log's answers took less time for comes first."""
+    positions = {}
+    for fast in ("labels", "pool"):
+        workspace = make_workspace(tmp_path / fast, None, "text", encoder="none")
+        labeled = [text_row(f"the {name} number {n}", name, "train") for name in ("cat", "dog") for n in range(30)]
+        pool = [text_row(f"the {name} with the number {n}") for name in ("cat", "dog") for n in range(30)]
+        write_rows(workspace, [*labeled, *pool], ["cat", "dog"], "text")
+        answer_times = AnswerMaker()
+        for number in range(20):
+            for kind, label in (("labels", "cat"), ("pool", None)):
+                milliseconds = 500 if kind == fast else 2_000
+                answer_times(number, "cat", milliseconds=milliseconds, previous_label=label, purpose="queue")
+        ReviewLog(workspace).append("anna", answer_times.lines)
+        session = ReviewSession.of(workspace)
+        queue = session.queue
+        session.ranker.rank_now(
+            RankingTask(queue.rows, "expected_value", queue.open_positions(), queue.present_decisions(), 0)
+        )
+        ranked = queue.ranking("expected_value").positions
+        positions[fast] = float(np.flatnonzero(queue.rows.labels.is_known[ranked]).mean())
+    assert positions["labels"] < positions["pool"]
