@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from typing import Any
 import psutil
 from prefect_runs import free_port, wait_for
 
+from seedling.config.params import set_value
 from seedling.review.server import ReviewServer
 from seedling.review.session import ReviewSession
 from seedling.workspace import Workspace
@@ -99,6 +102,45 @@ class ReviewThread(ReviewProcess):
             self.server = None
 
 
+def serve(workspace: Path, reviewers: tuple[str, ...], port: int) -> None:
+    """Serve the workspace's review in this process until it is killed."""
+    server = ReviewServer(ReviewSession.of(workspace), reviewers, "127.0.0.1", port)
+    server.start()
+    server.wait()
+
+
+@dataclass
+class ReviewFork(ReviewProcess):
+    """The same server in a process that a fork server starts, which has the modules: it serves within a second."""
+
+    fork: Any = None
+
+    def start(self) -> None:
+        """Start the process and wait until it serves."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["seedling.review.server", "seedling.review.session", "uvicorn"])
+        self.fork = context.Process(target=serve, args=(self.workspace, self.reviewers, self.port), daemon=True)
+        self.fork.start()
+        wait_for(self._serves, START_SECONDS, lambda: f"exit code {self.fork.exitcode}")
+
+    def _serves(self) -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        os.kill(self.fork.pid, number)
+
+    def kill(self) -> None:
+        """End the process at once, as `kill -9` does."""
+        self.fork.kill()
+        self.fork.join(timeout=30)
+
+    def stop(self) -> None:
+        """End the process."""
+        self.kill()
+
+
 @contextmanager
 def reviewing(
     workspace: Path, reviewers: tuple[str, ...] = ("anna",), kind: type[ReviewProcess] = ReviewThread
@@ -164,6 +206,23 @@ class ReviewPage:
     def text(self, selector: str) -> str:
         """The visible text of an element."""
         return str(self.page.inner_text(selector))
+
+
+def browser_process(profile: Path) -> int:
+    """The number of the process of the Chromium that this process has started with the profile."""
+    (first, *_) = [
+        process.pid
+        for process in psutil.Process().children(recursive=True)
+        if f"--user-data-dir={profile}" in process.cmdline() and "--type=" not in " ".join(process.cmdline())
+    ]
+    return first
+
+
+def ask_in_order(workspace: Path) -> None:
+    """Without random, known and repeated rows, and without refits: each row is asked once."""
+    for share in ("random_share", "gold_share", "repeat_share"):
+        set_value(workspace, ["review", share], 0.0)
+    set_value(workspace, ["review", "refit_after"], 1000)
 
 
 def kill_tree(pid: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from review_pages import LAUNCH, ReviewPage, ReviewProcess, reviewing
+from review_pages import LAUNCH, ReviewPage, ReviewProcess, ask_in_order, reviewing
 
 from seedling.config.params import set_value
 from seedling.init.create import make_workspace
@@ -37,13 +37,6 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(**LAUNCH)
         yield browser
         browser.close()
-
-
-def ask_in_order(workspace: Path) -> None:
-    """Without random, known and repeated rows, and without refits: each row is asked once."""
-    for share in ("random_share", "gold_share", "repeat_share"):
-        set_value(workspace, ["review", share], 0.0)
-    set_value(workspace, ["review", "refit_after"], 1000)
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from review_pages import LAUNCH, ReviewPage, ReviewProcess, kill_tree, reviewing
+from review_pages import LAUNCH, ReviewPage, ReviewProcess, browser_process, kill_tree, reviewing
 
 from seedling.config.params import set_value
+from seedling.review.decisions import read_decisions
 from seedling.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -79,12 +79,7 @@ def test_a_killed_browser_loses_nothing(chromium: Any, workspace: Path, tmp_path
         review.signal(signal.SIGSTOP)
         rows = page.press("a", "x", "n")
         present = page.row
-        (browser_process,) = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if f"--user-data-dir={profile}" in process.cmdline() and "--type=" not in " ".join(process.cmdline())
-        ][:1]
-        kill_tree(browser_process.pid)
+        kill_tree(browser_process(profile))
         review.kill()
         assert review.answers() == []
         review.start()
@@ -237,6 +232,28 @@ def test_a_clock_that_goes_back_does_not_matter(context: Any, workspace: Path) -
         page.wait_until_saved()
         assert_once(review, rows)
         assert all(0 < line["milliseconds"] < 60_000 for line in review.answers())
+
+
+def test_two_reviewers_on_the_same_row_are_both_in_the_log(chromium: Any, workspace: Path) -> None:
+    """By its link, both have it on the screen: each answer is in its reviewer's file once, and they are tied."""
+    browser = chromium.launch(**LAUNCH)
+    with reviewing(workspace, ("anna", "ben")) as review:
+        row = ReviewPage(browser.new_context(), review.url()).row
+        anna, ben = (ReviewPage(browser.new_context(), review.url(name, f"/item/{row}")) for name in ("anna", "ben"))
+        assert anna.row == ben.row == row
+        assert anna.press("3") == ben.press("4") == [row]
+        anna.wait_until_saved()
+        ben.wait_until_saved()
+        assert [(line["row_id"], line["label"]) for line in review.answers("anna")] == [(row, "bar")]
+        assert [(line["row_id"], line["label"]) for line in review.answers("ben")] == [(row, "cross")]
+        (tied,) = read_decisions(Workspace(workspace).reviews).disagreements
+        assert (tied.row_id, tied.decision) == (row, None)
+        ben.page.keyboard.press("z")
+        ben.page.wait_for_selector(f"body[data-painted='{row}']")
+        ben.press("3")
+        ben.wait_until_saved()
+        assert read_decisions(Workspace(workspace).reviews).by_row[row].label == "bar"
+    browser.close()
 
 
 def test_a_new_token_sends_the_kept_answers(context: Any, workspace: Path) -> None:
