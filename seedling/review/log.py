@@ -16,7 +16,7 @@ import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ class ReviewLog:
             content, ids = self._file(reviewer), self._ids[reviewer]
             by_id = {line.id: line for line in reversed(lines) if line.id not in ids}
             new_lines = [
-                line.model_copy(update={"written_at": self._time(reviewer), "reviewer": reviewer})
+                line.model_copy(update={"written_at": self._time(reviewer, line), "reviewer": reviewer})
                 for line in lines
                 if by_id.pop(line.id, None) is not None
             ]
@@ -164,10 +164,18 @@ class ReviewLog:
             self._last_written[reviewer] = max((line.written_at for line in content.lines), default="")
         return self._files[reviewer]
 
-    def _time(self, reviewer: str) -> str:
-        """The time, or that of the last line if the clock went back."""
+    def _time(self, reviewer: str, line: Line) -> str:
+        """The time, or that of the last line if the clock went back.
+
+        A change of the classes is later than every answer so far, of any reviewer, because it maps those.
+        """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return max(now, self._last_written[reviewer])
+        if not isinstance(line, ClassChange):
+            return max(now, self._last_written[reviewer])
+        last = max(self._last_written.values())
+        if now > last:
+            return now
+        return (datetime.fromisoformat(last) + timedelta(milliseconds=1)).isoformat(timespec="milliseconds")
 
     @staticmethod
     def _write(path: Path, lines: Iterable[Line]) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +234,40 @@ def test_a_clock_that_goes_back_does_not_matter(context: Any, workspace: Path) -
         page.wait_until_saved()
         assert_once(review, rows)
         assert all(0 < line["milliseconds"] < 60_000 for line in review.answers())
+
+
+def test_a_server_clock_that_goes_back_does_not_matter(context: Any, workspace: Path) -> None:
+    """The log has answers of the next day: later ones are not earlier, and a change of the classes maps all of them."""
+    with reviewing(workspace) as review:
+        page = ReviewPage(context, review.url())
+        page.use_mode("label")
+        rows = page.press("3", "4")
+        page.wait_until_saved()
+        review.stop()
+        path = Workspace(workspace).review_log("anna")
+        tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="milliseconds")
+        lines = [{**line, "written_at": tomorrow} for line in review.lines()]
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+        review.start()
+        page.page.reload()
+        page.wait_until_painted()
+        rows += page.press("3", "5")
+        page.page.keyboard.press("z")
+        page.page.wait_for_selector(f"body[data-painted='{rows[-1]}']")
+        page.press("4")
+        page.wait_until_saved()
+        for old, new in (("bar", "rod"), ("rod", "stick")):
+            page.page.keyboard.press("F2")
+            page.page.select_option("#operation", "rename")
+            page.page.select_option("#old-classes", old)
+            page.page.fill("#new-classes", new)
+            with page.page.expect_event("load"):
+                page.page.click("#editor-save")
+            page.wait_until_painted()
+        times = [line["written_at"] for line in review.lines()]
+        assert times == sorted(times) and min(times) == tomorrow
+        decided = read_decisions(Workspace(workspace).reviews).by_row
+        assert [decided[row].label for row in rows] == ["stick", "cross", "stick", "cross"]
 
 
 def test_two_reviewers_on_the_same_row_are_both_in_the_log(chromium: Any, workspace: Path) -> None:
