@@ -66,6 +66,11 @@ class ClassMap:
                 label = None
         return label
 
+    def drops(self, answer: Answer) -> bool:
+        """Whether the answer named a class that was split since, so that its row is asked again."""
+        label = {"label": answer.label, "reject": answer.asked_label}.get(answer.answer)
+        return label is not None and self.present_label(label, answer.written_at) is None
+
     def added(self) -> list[str]:
         """The classes that changes added, under their present names."""
         labels = []

@@ -105,6 +105,17 @@ class LeaseBook:
             self._holders[lease.row_id] = lease.reviewer
         self.save()
 
+    def change_classes(self, present_label: Callable[[str | None], str | None]) -> None:
+        """Give the classes of the leases their present names, and end the leases that ask about a split class."""
+        for (reviewer, row_id), lease in list(self._leases.items()):
+            asked_label = present_label(lease.asked_label)
+            if asked_label is None and lease.asked_label is not None:
+                self.end(reviewer, [row_id])
+                continue
+            names = {name: present_label(getattr(lease, name)) for name in ("suggestion", "previous_label")}
+            self._leases[reviewer, row_id] = lease.model_copy(update={"asked_label": asked_label, **names})
+        self.save()
+
     def end(self, reviewer: str, row_ids: Sequence[str]) -> None:
         """Remove the reviewer's leases on the rows."""
         for row_id in row_ids:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedling.config.params import Params
-from seedling.review.decisions import Decisions, active_answers, decide
+from seedling.errors import InputError
+from seedling.review.decisions import ClassMap, Decisions, active_answers, decide
 from seedling.review.leases import Lease, LeaseBook
 from seedling.review.log import ReviewLog
 from seedling.review.questions import RandomSample, Shares, purpose_of, shows_random_suggestion
@@ -30,6 +31,7 @@ from seedling.serving.memory_return import return_freed_memory
 from seedling.workspace import Workspace
 
 MAX_ITEMS_PER_REQUEST = 100
+LEAVE_OPEN = frozenset({"skip", "flag"})
 MIN_RANDOM_ROWS_BETWEEN = 3  # random rows between an answer and its repetition: about 30 questions
 
 
@@ -60,7 +62,7 @@ class ReviewerState:
         """Count an answer."""
         if answer.answer == "skip":
             self.skipped.append(answer.row_id)
-        elif answer.answer != "flag":
+        elif answer.answer not in LEAVE_OPEN:
             self.answered.add(answer.row_id)
             if answer.purpose == "random":
                 self.random_rows.append(answer.row_id)
@@ -84,6 +86,11 @@ class AnswerFromPage:
     milliseconds: int = 0
     note: str | None = None
     batch: str | None = None
+
+
+def _is_answer(answer: Answer, classes: ClassMap) -> bool:
+    """Whether the row of the answer need not be asked again."""
+    return answer.answer not in LEAVE_OPEN and not classes.drops(answer)
 
 
 class ReviewQueue:
@@ -120,8 +127,9 @@ class ReviewQueue:
         answered_by: dict[str, set[str]] = defaultdict(set)
         for answer in decisions.answers:
             states[answer.reviewer].questions += 1
-            states[answer.reviewer].count(answer)
-            if answer.answer not in {"skip", "flag"}:
+            if not decisions.classes.drops(answer):
+                states[answer.reviewer].count(answer)
+            if _is_answer(answer, decisions.classes):
                 answered_by[answer.row_id].add(answer.reviewer)
         randomly_asked = {answer.row_id for answer in decisions.answers if answer.purpose == "random"}
         splits = ("test",) if self.split == "test" else ("train", "pool")
@@ -362,7 +370,7 @@ class ReviewQueue:
             state = self._states[reviewer]
             for line in new_lines:
                 state.count(line)
-                if line.answer not in {"skip", "flag"}:
+                if _is_answer(line, self.decisions.classes):
                     self._count_answer(line.row_id, +1)
                     self._answered_by[line.row_id].add(reviewer)
                 self.decisions.answers.append(line)
@@ -375,7 +383,7 @@ class ReviewQueue:
         return [line.id for line in new_lines]
 
     def _as_line(self, reviewer: str, answer: AnswerFromPage) -> Answer:
-        values: dict[str, Any] = {name: value for name, value in vars(answer).items() if value is not None}
+        values = self._present_values(answer)
         lease = self.leases.of(reviewer, answer.row_id)
         if lease is not None:
             values |= {
@@ -390,6 +398,19 @@ class ReviewQueue:
             }
         return Answer(reviewer=reviewer, **values)
 
+    def _present_values(self, answer: AnswerFromPage) -> dict[str, Any]:
+        """The values that the page sent, with the present names of classes that were changed since it was loaded.
+
+        An answer about a class that was split is a skip, so that its row is asked again.
+        """
+        values = {name: value for name, value in vars(answer).items() if value is not None}
+        gone = {name for name in ("label", "asked_label") if values.get(name, "") not in ("", *self.rows.classes)}
+        for name in gone:
+            values[name] = self.decisions.classes.present_label(values[name])
+        if values.get("label", "") is None or (values["answer"] == "reject" and values.get("asked_label", "") is None):
+            values |= {"answer": "skip", "label": None}
+        return values
+
     def _count_answer(self, row_id: str, change: int) -> None:
         """Count a row that is answered for the first time, or that is no longer answered, if it was to be asked."""
         position = self.rows.ids.position(row_id)
@@ -403,7 +424,7 @@ class ReviewQueue:
         answers = active_answers(self.log.read(reviewer).lines)
         with self.lock:
             state = self._states[reviewer]
-            still_answered = {answer.row_id for answer in answers if answer.answer not in {"skip", "flag"}}
+            still_answered = {answer.row_id for answer in answers if _is_answer(answer, self.decisions.classes)}
             for row_id in state.answered ^ still_answered:
                 if row_id in still_answered:
                     self._count_answer(row_id, +1)
@@ -419,10 +440,36 @@ class ReviewQueue:
         return True
 
     def change_classes(self, reviewer: str, line: ClassChange) -> tuple[str, ...]:
-        """Store a change of the classes and apply it. Returns the present classes."""
-        if self.log.append(reviewer, [line]):
-            self.load()
+        """Store a change of the classes and apply it. Returns the present classes.
+
+        Raises InputError if it does not fit the present classes.
+        """
+        with self.lock:
+            if all(line.id != stored.id for stored in self.log.read(reviewer).lines):
+                self._check_change(line)
+            changes = [stored for stored in self.log.append(reviewer, [line]) if isinstance(stored, ClassChange)]
+            if changes:
+                self.load()
+                self.leases.change_classes(ClassMap(changes).present_label)
         return self.rows.classes
+
+    def _check_change(self, line: ClassChange) -> None:
+        """Raise InputError for a class that is gone, and for a new name that is a class already."""
+        present = set(self.rows.classes)
+        gone = [label for label in line.old if label not in present]
+        if gone:
+            raise InputError(f"There is no class '{gone[0][:50]}' any more: load the page again.")
+        if line.operation == "rename" and line.new[0] in present:
+            raise InputError(f"'{line.new[0][:50]}' is a class already: merge both classes, or state another name.")
+        if line.operation == "add" and present.issuperset(line.new):
+            raise InputError(f"'{line.new[0][:50]}' is a class already: state another name.")
+        if line.operation == "split" and len(set(line.new)) < 2:
+            raise InputError("A split needs two different new classes.")
+
+    @property
+    def class_changes(self) -> int:
+        """The number of changes of the classes, by which an open page knows that it has earlier ones."""
+        return len(self.decisions.classes.changes)
 
     def history(self, reviewer: str, before: str | None, count: int) -> list[tuple[Answer, bool]]:
         """The reviewer's latest answers, the newest first, each with whether it was undone. before: an answer's id."""

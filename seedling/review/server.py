@@ -140,6 +140,7 @@ class ReviewApi:
             "row_id": row_id,
             "token": token,
             "version": self.session.queue.version,
+            "class_changes": self.session.queue.class_changes,
         }
         html = self._templates.get_template("review.html.jinja").render(config=config, title=self.title)
         response = HTMLResponse(html, headers=SECURITY_HEADERS)
@@ -241,7 +242,7 @@ class ReviewApi:
         )
         classes = self.session.queue.change_classes(reviewer, line)
         self.session.request_ranking(self.session.order)
-        return {"classes": list(classes)}
+        return {"classes": list(classes), "class_changes": self.session.queue.class_changes}
 
     def panel(self, token: Annotated[str | None, Header(alias="X-Review-Token")] = None) -> dict[str, Any]:
         """The panel's counts and estimates."""

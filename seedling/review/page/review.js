@@ -60,7 +60,7 @@ const $ = id => document.getElementById(id);
 const config = JSON.parse($("config").textContent);
 const token = new URLSearchParams(location.search).get("token") || config.token || "";
 const storageName = ["seedling-review", config.workspace || config.title, config.reviewer].join(" ");
-let classes = config.classes;
+let { classes, class_changes: classChanges } = config;
 
 // ---------------------------------------------------------------------------------------------------------- elements
 
@@ -1247,8 +1247,14 @@ function number(name, value, ...more) {
   const notes = more.filter(Boolean).flatMap(text => [" ", make("span", { class: "soft", text })]);
   return [make("dt", { text: name }), make("dd", {}, make("b", { text: value }), ...notes)];
 }
+// Another reviewer has changed the classes: the page is loaded again, as soon as nothing is lost by that.
+function learnClasses(panel) {
+  if (panel.class_changes === undefined || panel.class_changes === classChanges) return;
+  if (!outbox.waiting.length && !areDialogsOpen() && !state.current?.marks.size) location.reload();
+}
 let panelKey = "";
 function showPanel(panel) {
+  learnClasses(panel);
   if (typeof panel.remaining === "number" && !outbox.waiting.length) { state.remaining = panel.remaining; showRemaining(); }
   const key = JSON.stringify(panel);
   if (key === panelKey) return;
@@ -1350,7 +1356,7 @@ async function saveClasses() {
     const values = await request("/api/classes", { id: newId(), operation, old, new: fresh });
     $("editor").close();
     if (operation !== "add") return location.reload(); // rows on the page ask about classes that are gone
-    classes = values.classes;
+    ({ classes, class_changes: classChanges } = values);
     fillClasses();
     fillSheet();
     if (state.current && !isMany(state.current.item)) showGuesses(state.current.item);
