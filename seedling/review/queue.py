@@ -31,7 +31,7 @@ from seedling.serving.memory_return import return_freed_memory
 from seedling.workspace import Workspace
 
 MAX_ITEMS_PER_REQUEST = 100
-LEAVE_OPEN = frozenset({"skip", "flag"})
+LEAVE_OPEN = frozenset({"skip", "flag", "keep"})  # a kept row of near-duplicates is still asked for its class
 MIN_RANDOM_ROWS_BETWEEN = 3  # random rows between an answer and its repetition: about 30 questions
 
 
