@@ -460,9 +460,9 @@ class ReviewQueue:
         if gone:
             raise InputError(f"There is no class '{gone[0][:50]}' any more: load the page again.")
         if line.operation == "rename" and line.new[0] in present:
-            raise InputError(f"'{line.new[0][:50]}' is a class already: merge both classes, or state another name.")
+            raise InputError(f"'{line.new[0][:50]}' is a class already: merge both classes, or enter another name.")
         if line.operation == "add" and present.issuperset(line.new):
-            raise InputError(f"'{line.new[0][:50]}' is a class already: state another name.")
+            raise InputError(f"'{line.new[0][:50]}' is a class already: enter another name.")
         if line.operation == "split" and len(set(line.new)) < 2:
             raise InputError("A split needs two different new classes.")
 

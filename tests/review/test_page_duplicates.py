@@ -104,7 +104,7 @@ def test_a_click_keeps_a_row_and_removes_its_copies(browser: Any, review: Review
     """Each screen is a group of validate; a click or a digit decides all of its rows, and validate rejects the copies."""
     page = opened(browser, review)
     screens = [rows_of(page)]
-    assert "Which of these copies is kept?" in page.text("#asked")
+    assert "Which of these near-duplicates is kept?" in page.text("#asked")
     page.page.locator(".cell").nth(1).click()
     page.wait_until_painted(other_than=screens[0][0])
     screens.append(rows_of(page))
@@ -112,7 +112,7 @@ def test_a_click_keeps_a_row_and_removes_its_copies(browser: Any, review: Review
     page.wait_until_painted(other_than=screens[1][0])
     screens.append(rows_of(page))
     page.page.keyboard.press("1")
-    page.page.wait_for_selector("#cover:has-text('There are no more copies')")
+    page.page.wait_for_selector("#cover:has-text('There are no near-duplicates to compare')")
     page.wait_until_saved()
     assert {frozenset(screen) for screen in screens} == groups(review.workspace)
     assert [len(screen) for screen in screens] == [COPIES] * GROUPS

@@ -109,7 +109,7 @@ def test_a_browser_without_the_token_is_refused(browser: Any, review: ReviewProc
     show(page, review.workspace / "reports" / name)
     page.locator("a[href*='/item/']").first.click()
     page.wait_for_url("**/item/*")
-    assert "open the address that `seedling review` printed" in page.inner_text("body")
+    assert "Open the address that seedling review printed" in page.inner_text("body")
 
 
 @PAGES
