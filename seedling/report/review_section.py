@@ -29,7 +29,7 @@ from seedling.report.suspicious_rows import ROW_COLUMNS, label_issues, review_li
 from seedling.review.log import read_log
 from seedling.review.statistics import ReviewedData, review_record
 from seedling.stats.statistics import share
-from seedling.workspace import Workspace
+from seedling.workspace import REVIEWS, Workspace
 
 MAX_LISTED_DISAGREEMENTS = 50
 OUTCOMES = {
@@ -72,7 +72,7 @@ def review_context(workspace: Path, predictions: pd.DataFrame, confidence: float
 def _record(
     workspace: Path, kept: pd.DataFrame, rejected: pd.DataFrame, predictions: pd.DataFrame, confidence: float
 ) -> ReviewRecord | None:
-    files = read_log(Workspace(workspace).reviews)
+    files = read_log(Workspace(workspace).generation("validate") / REVIEWS)  # as of these rows
     if not any(file.lines or file.damaged for file in files.values()):
         return None
     both = pd.concat([kept[["id", "origin"]], rejected[["id", "origin"]]]).drop_duplicates("id")

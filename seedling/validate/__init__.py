@@ -34,7 +34,7 @@ from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_i
 from seedling.validate.fixed_camera import scenes, without_scenes
 from seedling.validate.label_checks import check_labels
 from seedling.validate.quality_flags import quality
-from seedling.validate.reviews import apply_decisions
+from seedling.validate.reviews import apply_decisions, copy_log
 from seedling.validate.splits import assign_folds, carve_test
 
 METRIC_FIELDS: dict[str, list[pa.Field[Any]]] = {
@@ -79,7 +79,7 @@ def validate(  # noqa: PLR0913  (the inputs of the stage, each by its name)
     image_cache: ImageCache | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Write `generations/validate`: the collected rows without images.
+    """Write `generations/validate`: the collected rows without images, and a copy of the review log.
 
     Each row has its label, split, fold and group, its quality metrics, and the probability of a label error.
 
@@ -91,7 +91,7 @@ def validate(  # noqa: PLR0913  (the inputs of the stage, each by its name)
     """
     rows_in = read_manifest(collected).rows.kept
     checked_rows = _check_rows(collected, params, config, image_cache, progress)
-    review_notes = None if reviews is None else apply_decisions(checked_rows, read_decisions(reviews))
+    review_notes = None if reviews is None else apply_decisions(checked_rows, read_decisions(copy_log(reviews, output)))
     spellings = merge_spellings(checked_rows) if params.merge_case else {}
     has_groups = any(checked.row.group is not None for checked in checked_rows)
     reject_copies(checked_rows)

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 from seedling.dataset.schema import REVIEW_SOURCE
 from seedling.records.stage_notes import ReviewNotes
 from seedling.review.decisions import ClassMap, Decision, Decisions
 from seedling.validate.checks import CheckedRow
+from seedling.workspace import REVIEW_FILES, REVIEWS
 
 HELD_OUT = ("test", "validation")
+
+
+def copy_log(reviews: Path, output: Path) -> Path:
+    """Copy the reviewers' files into the generation, so that reports count the answers that its rows have.
+
+    The workspace's log grows while people review. Returns the folder of the copy, which is missing without answers.
+    """
+    copy = output / REVIEWS
+    for path in sorted(reviews.glob(REVIEW_FILES)):
+        copy.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy / path.name)
+    return copy
 
 
 def apply_decisions(checked_rows: list[CheckedRow], decisions: Decisions) -> ReviewNotes | None:

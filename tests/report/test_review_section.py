@@ -133,6 +133,17 @@ def test_the_section_says_what_was_decided_and_the_table_has_the_numbers(reviewe
     assert float(table["pair", "anna, ben", "agreement"]["value"]) == 0.5
 
 
+def test_answers_after_validate_are_not_in_the_section(tmp_path: Path) -> None:
+    """The log grows while people review; the section counts the answers that the rows of the generation have."""
+    rows = collect(tmp_path)
+    answer_rows(tmp_path, rows[20:25])
+    validated(tmp_path)
+    before = review_context(tmp_path, NO_PREDICTIONS, 0.95)["review"]
+    answer_rows(tmp_path, rows[30:40])
+    assert review_context(tmp_path, NO_PREDICTIONS, 0.95)["review"] == before
+    assert (before.answers, before.states.reviewed) == (5, 5)
+
+
 def test_labeled_reviewed_and_predicted_rows_are_counted_apart(reviewed: tuple[Path, list[Row]]) -> None:
     """Of 140 rows two are rejected; the others have their label from the data or from a reviewer."""
     states = review_context(reviewed[0], NO_PREDICTIONS, 0.95)["review"].states

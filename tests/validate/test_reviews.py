@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from seedling.dataset.generation import Row, identify
 from seedling.review.decisions import Decision, Decisions
 from seedling.validate.checks import CheckedRow
-from seedling.validate.reviews import apply_decisions
+from seedling.validate.reviews import apply_decisions, copy_log
 
 
 def row(name: str, label: str | None, split: str = "train", source: str | None = "human") -> CheckedRow:
@@ -28,6 +30,19 @@ def test_a_label_replaces_that_of_the_data_with_full_weight() -> None:
     assert checked.original_label == "cat"
     assert notes is not None
     assert (notes.decisions, notes.changed_labels, notes.vanished) == ({"label": 1}, 1, 0)
+
+
+def test_the_generation_keeps_the_lines_of_all_reviewers(tmp_path: Path) -> None:
+    """Byte by byte, so that edited and damaged lines are found in the copy, too; without answers there is no folder."""
+    log, output = tmp_path / "reviews", tmp_path / "generation"
+    assert not copy_log(log, output).exists()
+    log.mkdir()
+    (log / "README.md").write_text("no answers", encoding="utf-8")
+    assert not copy_log(log, output).exists()
+    (log / "anna.jsonl").write_bytes(b'{"id": 1}\n{dam')
+    assert {path.name: path.read_bytes() for path in copy_log(log, output).iterdir()} == {
+        "anna.jsonl": b'{"id": 1}\n{dam'
+    }
 
 
 def test_a_labeled_row_of_the_pool_becomes_a_training_row() -> None:
