@@ -126,7 +126,10 @@ class StateRecord(RecordPart):
 
 
 class CorrectedTestRecord(RecordPart):
-    """The accuracy on the test split with the labels before and after review. corrected: labels that changed."""
+    """The accuracy on the test split with the labels before and after review.
+
+    rows: those that had a label before; corrected: labels that changed.
+    """
 
     rows: int
     corrected: int

@@ -99,12 +99,13 @@ def _record(
 def corrected_test(kept: pd.DataFrame, predictions: pd.DataFrame, confidence: float) -> CorrectedTestRecord | None:
     """The accuracy on the test rows with their former and their present labels; None if no review changed one.
 
+    Rows that got their first label in a review have no former label, and are left out.
     kept: the rows of validate, with `original_label`; predictions: id, label, predicted and group of evaluated rows.
     """
     test = kept[kept["split"].eq("test")].drop_duplicates("id").set_index("id")
+    is_reviewed = test["label_source"].eq(REVIEW_SOURCE)
+    test = test[~is_reviewed | test["original_label"].notna()]
     rows = predictions[predictions["id"].isin(test.index)]
-    if rows.empty:
-        return None
     of_row = test.loc[rows["id"]]
     is_changed = of_row["label_source"].eq(REVIEW_SOURCE) & of_row["original_label"].ne(of_row["label"])
     if not is_changed.any():
@@ -217,16 +218,16 @@ def automation_bias_sentence(bias: AutomationBiasRecord) -> Markup:
 def corrected_test_sentence(test: CorrectedTestRecord) -> Markup:
     """The accuracy on the test split before and after its labels were corrected."""
     return Markup(
-        "Reviewers corrected {} of the {} test rows. With the former labels, the accuracy of this model would be {} "
-        "{}; with the corrected ones, it is <b>{}</b> {}. {}"
+        "Reviewers corrected {} of the {} that had one in the data. On these rows, the accuracy of this model is {} {} "
+        "with the former labels, and <b>{}</b> {} with the corrected ones. {}"
     ).format(
         plural(test.corrected, "label"),
-        thousands(test.rows),
+        plural(test.rows, "test row"),
         percent(test.before.value),
         soft(interval(test.before)),
         percent(test.after.value),
         soft(interval(test.after)),
-        soft("They are another test set, so compare only accuracies on the same one."),
+        soft("Corrected labels make another test set: compare only accuracies on the same one."),
     )
 
 

@@ -211,6 +211,19 @@ def test_accuracy_is_measured_with_the_former_and_the_corrected_test_labels() ->
     assert corrected_test(kept.assign(label_source="human"), predictions, 0.95) is None
 
 
+def test_a_first_label_of_a_test_row_is_not_a_correction() -> None:
+    """Rows a and b had no label in the data, and c was corrected: the accuracies are of c and d alone."""
+    rows = {"id": list("abcd"), "split": ["test"] * 4, "label": ["cat", "dog", "cat", "dog"]}
+    sources = {"label_source": ["review"] * 3 + ["human"], "original_label": [None, None, "dog", None]}
+    kept = pd.DataFrame(rows | sources)
+    predictions = pd.DataFrame({"id": list("abcd"), "predicted": ["dog", "cat", "cat", "dog"], "group": list("abcd")})
+    corrected = corrected_test(kept, predictions, 0.95)
+    assert corrected is not None
+    assert (corrected.rows, corrected.corrected, corrected.before.value, corrected.after.value) == (2, 1, 0.5, 1.0)
+    assert corrected_test(kept[:2], predictions, 0.95) is None
+    assert corrected_test(kept, predictions[:0], 0.95) is None
+
+
 def test_a_corrected_test_split_is_in_the_section(reviewed: tuple[Path, list[Row]]) -> None:
     """One of the two reviewed test labels changed; a model that predicts the former one loses a row."""
     workspace, rows = reviewed
@@ -222,7 +235,7 @@ def test_a_corrected_test_split_is_in_the_section(reviewed: tuple[Path, list[Row
     corrected = context["review"].corrected_test
     assert (corrected.corrected, corrected.before.value) == (1, 1.0)
     assert corrected.after.value == pytest.approx(1 - 1 / len(test))
-    assert "Reviewers corrected 1 label of the 20 test rows" in page_of(context)
+    assert "Reviewers corrected 1 label of the 20 test rows that had one in the data" in page_of(context)
 
 
 def test_an_error_rate_says_whether_the_reviewers_errors_are_measured() -> None:
