@@ -137,6 +137,18 @@ class CorrectedTestRecord(RecordPart):
     after: EstimateRecord
 
 
+class ReviewedTestRecord(RecordPart):
+    """A test split of rows that only reviewers have labeled.
+
+    rows: all; random: first asked as random rows, without a suggestion; suggested: answered with a suggestion, or with
+    a class that was asked about, on the screen. The other rows were selected by the order of the review.
+    """
+
+    rows: int
+    random: int
+    suggested: int
+
+
 class ReviewRecord(RecordPart):
     """The review log in numbers.
 
@@ -159,6 +171,7 @@ class ReviewRecord(RecordPart):
     damaged: tuple[str, ...]
     edited: tuple[str, ...]
     corrected_test: CorrectedTestRecord | None = None
+    reviewed_test: ReviewedTestRecord | None = None
 
 
 Cell = str | float | int | None
@@ -186,6 +199,9 @@ def review_rows(record: ReviewRecord) -> Iterator[tuple[Cell, ...]]:
     for part, counts in (("decisions", record.outcomes), ("state", record.states)):
         for name, count in counts.model_dump().items():
             yield part, "", name.replace("_", " "), count, None, None, None
+    if record.reviewed_test:
+        for name, count in record.reviewed_test.model_dump().items():
+            yield "test rows labeled by reviewers only", "", name, count, None, None, None
     yield from _rates(record)
     for reviewer in record.reviewers:
         yield from _of_reviewer(reviewer)

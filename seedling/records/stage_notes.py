@@ -128,7 +128,8 @@ class ReviewNotes(RecordPart):
 
     decisions: kind → rows; changed_labels: rows whose label was replaced by another one; changed_test_rows: rows of the
     test split whose label or use changed; vanished: decided rows that the data no longer has; disagreements: rows about
-    which reviewers differ; damaged_lines, edited_lines: of the log.
+    which reviewers differ; damaged_lines, edited_lines: of the log; test_rows: those of a test split that validate took
+    from rows that only reviewers had labeled.
     """
 
     decisions: dict[str, int]
@@ -138,6 +139,7 @@ class ReviewNotes(RecordPart):
     disagreements: int
     damaged_lines: int
     edited_lines: int
+    test_rows: int = 0
 
 
 class ValidateNotes(StageNotes):

@@ -19,9 +19,11 @@ from seedling.errors import InputError, MissingGeneration
 from seedling.evaluate import read_decisions
 from seedling.files.own_folders import check_own_folders
 from seedling.records.evaluation import EvaluationRecord
+from seedling.records.manifest import read_notes
 from seedling.records.model import ModelRecord
 from seedling.records.results import read_evaluation
 from seedling.records.round_manifest import RoundManifestRecord
+from seedling.records.stage_notes import ValidateNotes
 from seedling.report.markdown_text import markdown_text
 from seedling.report.pages import never_predicted, vote
 from seedling.workspace import DATASET_CARD, EVALUATION, MANIFEST, MODEL, MODEL_CARD, REPORTS, Workspace
@@ -202,7 +204,7 @@ def model_card(
         lines += [f"**It predicted no evaluation row as {names}**: do not use it to find them.", ""]
     if is_accepted:
         lines += _metrics_section(evaluation)
-        lines += ["## Intended use and limits", "", *_limits(evaluation), ""]
+        lines += ["## Intended use and limits", "", *_limits(evaluation), *limit_of_test_rows(workspace), ""]
     else:
         lines += [_sentence_of_other_round(evaluation, round_number), ""]
     lines += ["## Training data", "", _training_data_sentence(workspace, model, round_number)]
@@ -306,6 +308,16 @@ def _limits(evaluation: EvaluationRecord) -> Iterator[str]:
         if corruption.difference.high < 0:
             points = f"{100 * corruption.difference.value:+.1f} points of accuracy"
             yield f"- {corruption.change.capitalize()}: {points}."
+
+
+def limit_of_test_rows(workspace: Path) -> Iterator[str]:
+    """A bullet if the test rows come from reviews, so that they are not a random sample."""
+    reviews = read_notes(Workspace(workspace).generation("validate"), ValidateNotes).reviews
+    if reviews and reviews.test_rows:
+        yield (
+            f"- The {reviews.test_rows:,} test rows are not a random sample: they come from the rows that reviewers "
+            "labeled, most of which were selected because they are hard."
+        )
 
 
 def _out_of_scope_limit(evaluation: EvaluationRecord) -> str:

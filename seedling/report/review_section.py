@@ -5,6 +5,7 @@ Rows are labeled, reviewed or predicted: by the data, by a reviewer, or only by 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,26 @@ from markupsafe import Markup
 from seedling.dataset.generation import columns_of, read, read_manifest, read_rejected
 from seedling.dataset.schema import REVIEW_SOURCE
 from seedling.records.intervals import EstimateRecord
+from seedling.records.manifest import read_notes
 from seedling.records.review import (
     AutomationBiasRecord,
     CorrectedTestRecord,
     ErrorRateRecord,
     OutcomeRecord,
+    ReviewedTestRecord,
     ReviewRecord,
     StateRecord,
     write_review_table,
 )
+from seedling.records.stage_notes import ValidateNotes
 from seedling.report.pages import percent, points, thousands
 from seedling.report.sentences import interval, plural, soft, warning
 from seedling.report.suspicious_rows import ROW_COLUMNS, label_issues, review_links, suspicious_rows
+from seedling.review.decisions import Decisions, decide
 from seedling.review.log import read_log
+from seedling.review.records import Answer
 from seedling.review.statistics import ReviewedData, review_record
+from seedling.review.tally import is_blind
 from seedling.stats.statistics import share
 from seedling.workspace import REVIEWS, Workspace
 
@@ -92,8 +99,13 @@ def _record(
         pool=states.predicted + int(was_pool.sum()),
         states=states,
     )
-    corrected = corrected_test(kept, predictions, confidence)
-    return review_record(files, data, confidence).model_copy(update={"corrected_test": corrected})
+    notes = read_notes(Workspace(workspace).generation("validate"), ValidateNotes).reviews
+    test_ids = set(kept.loc[kept["split"].eq("test"), "id"]) if notes and notes.test_rows else set[str]()
+    tests = {
+        "corrected_test": corrected_test(kept, predictions, confidence),
+        "reviewed_test": reviewed_test(test_ids, decide(files)),
+    }
+    return review_record(files, data, confidence).model_copy(update=tests)
 
 
 def corrected_test(kept: pd.DataFrame, predictions: pd.DataFrame, confidence: float) -> CorrectedTestRecord | None:
@@ -117,6 +129,26 @@ def corrected_test(kept: pd.DataFrame, predictions: pd.DataFrame, confidence: fl
         for labels in (former, of_row["label"])
     )
     return CorrectedTestRecord(rows=len(rows), corrected=int(is_changed.sum()), before=before, after=after)
+
+
+def reviewed_test(row_ids: Collection[str], decisions: Decisions) -> ReviewedTestRecord | None:
+    """How the test rows that only reviewers have labeled came to their labels; None without such rows.
+
+    row_ids: of these rows. The first decisive answer tells why a row was asked, the last one what the reviewer saw.
+    """
+    if not row_ids:
+        return None
+    first: dict[str, Answer] = {}
+    last: dict[str, Answer] = {}
+    for answer in decisions.answers:
+        if answer.row_id in row_ids and answer.is_decisive:
+            first.setdefault(answer.row_id, answer)
+            last[answer.row_id] = answer
+    return ReviewedTestRecord(
+        rows=len(row_ids),
+        random=sum(answer.purpose == "random" and is_blind(answer) for answer in first.values()),
+        suggested=sum(answer.purpose != "imported" and not is_blind(answer) for answer in last.values()),
+    )
 
 
 def _outcomes(outcomes: OutcomeRecord) -> list[tuple[str, int]]:

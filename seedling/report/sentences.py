@@ -29,6 +29,7 @@ from seedling.records.evaluation import (
 )
 from seedling.records.intervals import DifferenceRecord, EstimateRecord
 from seedling.records.predicted_gain import PredictedGain
+from seedling.records.review import ReviewedTestRecord
 from seedling.records.stage_notes import MIN_P_BETTER_FILTER, LabelIssueEstimate, NotEstimated, PseudoLabelAudit
 from seedling.records.test_evaluations import EvaluationLog
 from seedling.report.pages import breakable, percent, points, thousands, whole_percent
@@ -299,10 +300,33 @@ def unchecked_labels_sentence(subject: Subject, where: EvaluatedSplit) -> Markup
     return sentence
 
 
-def evaluation_log_sentence(log: EvaluationLog, corrected: Estimate | None) -> Markup:
+def reviewed_test_sentence(test: ReviewedTestRecord) -> Markup:
+    """Why the accuracy on a test split that was taken from reviewed rows is not that of all rows."""
+    return Markup(
+        "{} Only reviewers labeled the {}. The order of the review selected {}, which are harder than the data on "
+        "average, and {} at random without a suggestion. {} answered with a suggestion or a proposed class on the "
+        "screen, so the labels may agree with the model too often. The accuracy is an estimate for such rows. For an "
+        "unbiased one, draw rows at random, label them, and put them into data/test/&lt;class&gt;/ or give them the "
+        "split <code>test</code> in the table."
+    ).format(
+        warning("Not a random sample."),
+        plural(test.rows, "test row"),
+        "all of them" if not test.random else f"{thousands(test.rows - test.random)} of them",
+        "none was drawn" if not test.random else f"{thousands(test.random)} {was_or_were(test.random)} drawn",
+        f"{thousands(test.suggested) if test.suggested else 'None'} {was_or_were(test.suggested or 1)}",
+    )
+
+
+def was_or_were(count: int) -> str:
+    """Was for 1, were for all others."""
+    return "was" if count == 1 else "were"
+
+
+def evaluation_log_sentence(log: EvaluationLog, corrected: Estimate | None, *, is_random: bool = True) -> Markup:
     """How often the test split was used, by whom and when, and what this means for the accuracy.
 
-    corrected: interval of the accuracy with Bonferroni's correction for the number of models.
+    corrected: interval of the accuracy with Bonferroni's correction for the number of models; is_random: whether the
+    test rows were drawn at random, so that the accuracy may be unbiased.
     """
     models, since = log.models, log.incomplete_since
     if since is None:
@@ -323,9 +347,9 @@ def evaluation_log_sentence(log: EvaluationLog, corrected: Estimate | None) -> M
             soft(f"by {users}, {first} to {last}" if first != last else f"by {users}, {last}")
         )
     if len(models) == 1 and since is None:
+        is_unbiased = ", so the accuracy is unbiased" if is_random else ""
         sentence += soft(
-            ": first use of the test set, so the accuracy is unbiased. Picking the best of many evaluations would "
-            "inflate it"
+            f": first use of the test set{is_unbiased}. Picking the best of many evaluations would inflate it"
         )
     if corrected is not None:
         sentence += soft(

@@ -34,7 +34,7 @@ from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_i
 from seedling.validate.fixed_camera import scenes, without_scenes
 from seedling.validate.label_checks import check_labels
 from seedling.validate.quality_flags import quality
-from seedling.validate.reviews import apply_decisions, copy_log
+from seedling.validate.reviews import apply_decisions, copy_log, with_test_rows
 from seedling.validate.splits import assign_folds, carve_test
 
 METRIC_FIELDS: dict[str, list[pa.Field[Any]]] = {
@@ -109,12 +109,12 @@ def validate(  # noqa: PLR0913  (the inputs of the stage, each by its name)
         codes = Counter(code for checked in usable(checked_rows) for code in checked.quality_codes)
         notes = ValidateNotes(
             merged_spellings=spellings,
-            carved_test_rows=carved,
+            carved_test_rows=len(carved),
             quality=dict(sorted(codes.items())),
             usual_quality_codes=usual,
             label_issues=label_issues,
             fixed_camera=scene_rows,
-            reviews=review_notes,
+            reviews=with_test_rows(review_notes, carved),
         )
         writer.close(rows_in=rows_in, classes=classes, notes=notes)
 
@@ -347,13 +347,13 @@ def _rejection_summary(checked_rows: list[CheckedRow]) -> str:
     return ", ".join(f"{rows} were rejected as {reason}" for reason, rows in reasons.most_common()) or "0 were rejected"
 
 
-def carve_test_rows(checked_rows: list[CheckedRow], params: ValidateParams, seed: int) -> int:
-    """Move labeled rows to the test split if the data has no test split. Returns the number of moved rows.
+def carve_test_rows(checked_rows: list[CheckedRow], params: ValidateParams, seed: int) -> list[CheckedRow]:
+    """Move labeled rows to the test split if the data has no test split. Returns the moved rows.
 
     Moves no row if the test split would have fewer than `min_test_rows`.
     """
     if params.test_share == 0 or any(checked.row.split == "test" for checked in usable(checked_rows)):
-        return 0
+        return []
     training = [checked for checked in usable(checked_rows) if checked.row.split == "train"]
     labeled = [checked for checked in training if is_human_label(checked.row.label_source)]
     # Reviewers are asked about doubtful rows, so a test split of rows that only they have labeled would be too hard.
@@ -363,11 +363,11 @@ def carve_test_rows(checked_rows: list[CheckedRow], params: ValidateParams, seed
     chosen = carve_test(labels, groups, params.test_share, seed, max(2, params.min_class_rows), by_source)
     carved = [checked for checked in labeled if checked.row.group in chosen]
     if len(carved) < params.min_test_rows:
-        return 0
+        return []
     for checked in carved:
         checked.row = replace(checked.row, split="test")
     reject_leaks(checked_rows)
-    return len(carved)
+    return carved
 
 
 def deal_folds(checked_rows: list[CheckedRow], folds: int, seed: int) -> None:

@@ -63,6 +63,13 @@ def apply_decisions(checked_rows: list[CheckedRow], decisions: Decisions) -> Rev
     )
 
 
+def with_test_rows(notes: ReviewNotes | None, carved: list[CheckedRow]) -> ReviewNotes | None:
+    """The notes with the number of carved test rows that only reviewers had labeled."""
+    if notes is None:
+        return None
+    return notes.model_copy(update={"test_rows": sum(checked.is_labeled_by_review for checked in carved)})
+
+
 def _map_classes(checked_rows: list[CheckedRow], classes: ClassMap) -> None:
     """Give the labels of the data the present names of their classes; rows of a split class lose their label."""
     if not classes:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from answers import AnswerMaker
+from answers import AnswerMaker, row_id
 from evaluation_records import estimate
 
 from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_rejected
-from seedling.records.review import AutomationBiasRecord, ErrorRateRecord, write_review_table
+from seedling.records.review import AutomationBiasRecord, ErrorRateRecord, ReviewedTestRecord, write_review_table
+from seedling.report.cards import limit_of_test_rows
 from seedling.report.data_page import write_data_page
 from seedling.report.pages import environment
 from seedling.report.review_section import (
@@ -22,30 +23,35 @@ from seedling.report.review_section import (
     corrected_test,
     error_rate_sentence,
     review_context,
+    reviewed_test,
 )
+from seedling.report.sentences import reviewed_test_sentence
 from seedling.report.suspicious_rows import label_issues, suspicious_rows, with_position
 from seedling.review.address import remove_server_address, write_server_address
+from seedling.review.decisions import decide
 from seedling.review.log import ReviewLog
 from seedling.review.statistics import ReviewedData, review_record
 from seedling.validate import validate
 from seedling.workspace import Workspace
 
 TEXTS = WorkspaceConfig(modality="text")
+WITHOUT_TEST_SPLIT = ValidateParams(test_share=0)
 TRAIN, TEST, WRONG = 120, 20, 3
 NO_PREDICTIONS = pd.DataFrame({"id": [], "label": [], "predicted": [], "group": []}, dtype=object)
 
 
-def collect(workspace: Path, wrong: int = WRONG) -> list[Row]:
+def collect(workspace: Path, wrong: int = WRONG, *, is_labeled: bool = True) -> list[Row]:
     """Sentences of two classes as scrape's output, of which the first training rows have the other class's label."""
     words = {"fruit": ["apple", "pear", "plum", "cherry"], "road": ["bus", "tram", "lorry", "bike"]}
     rng, rows = np.random.default_rng(1), []
     for number in range(TRAIN + TEST):
         kind, other = ("fruit", "road") if number % 2 else ("road", "fruit")
         text = " ".join(rng.choice(words[kind], 5)) + f" {number}"
-        label = other if number < wrong else kind
-        split = "train" if number < TRAIN else "test"
+        label = None if not is_labeled else other if number < wrong else kind
+        source = "human" if is_labeled else None
+        split = ("train" if number < TRAIN else "test") if is_labeled else "pool"
         origin = f"signs.csv#{number + 1}"
-        rows.append(Row(identify(text.encode()), split, label=label, label_source="human", payload=text, origin=origin))
+        rows.append(Row(identify(text.encode()), split, label=label, label_source=source, payload=text, origin=origin))
     with GenerationWriter(Workspace(workspace).generation("scrape"), stage="scrape", modality="text") as writer:
         for row in rows:
             writer.keep(row)
@@ -53,12 +59,12 @@ def collect(workspace: Path, wrong: int = WRONG) -> list[Row]:
     return rows
 
 
-def validated(workspace: Path) -> pd.DataFrame:
+def validated(workspace: Path, params: ValidateParams = WITHOUT_TEST_SPLIT) -> pd.DataFrame:
     """The rows that validate keeps, with the decisions of the log."""
     paths = Workspace(workspace)
     output = paths.generation("validate")
     validate(
-        ValidateParams(test_share=0),
+        params,
         TEXTS,
         collected=paths.generation("scrape"),
         output=output,
@@ -236,6 +242,40 @@ def test_a_corrected_test_split_is_in_the_section(reviewed: tuple[Path, list[Row
     assert (corrected.corrected, corrected.before.value) == (1, 1.0)
     assert corrected.after.value == pytest.approx(1 - 1 / len(test))
     assert "Reviewers corrected 1 label of the 20 test rows that had one in the data" in page_of(context)
+
+
+def test_a_test_split_of_reviewed_rows_says_how_its_rows_were_chosen() -> None:
+    """Row 1 was drawn at random, row 2 asked by the queue, row 3 first by the queue and then as a random row."""
+    answer = AnswerMaker()
+    answer(1, "cat", purpose="random", previous_label=None)
+    answer(2, "cat", suggestion_shown=True, previous_label=None)
+    answer(3, "cat", asked_label="cat", previous_label=None)
+    answer(3, "cat", purpose="random")
+    answer(4, "cat", suggestion_shown=True)
+    decisions = decide(answer.files)
+    assert reviewed_test([], decisions) is None
+    record = reviewed_test([row_id(1), row_id(2), row_id(3)], decisions)
+    assert record == ReviewedTestRecord(rows=3, random=1, suggested=1)
+    sentence = str(reviewed_test_sentence(record))
+    assert "Only reviewers labeled the 3 test rows. The order of the review selected 2 of them" in sentence
+    assert "and 1 was drawn at random without a suggestion. 1 was answered with a suggestion" in sentence
+
+
+def test_a_test_split_that_the_data_has_is_not_one_of_reviewed_rows(reviewed: tuple[Path, list[Row]]) -> None:
+    """Two of its labels were reviewed, which does not change how its rows were chosen."""
+    assert review_context(reviewed[0], NO_PREDICTIONS, 0.95)["review"].reviewed_test is None
+
+
+def test_validate_counts_the_test_rows_that_only_reviewers_have_labeled(tmp_path: Path) -> None:
+    """All 40 labels are answers about the pool, so a test split of them is not a random sample."""
+    rows = collect(tmp_path, is_labeled=False)
+    answer_rows(tmp_path, rows[0:40:2], label="road")
+    answer_rows(tmp_path, rows[1:40:2], label="fruit")
+    kept = validated(tmp_path, ValidateParams(min_test_rows=2))
+    record = review_context(tmp_path, NO_PREDICTIONS, 0.95)["review"].reviewed_test
+    assert record.rows == kept["split"].eq("test").sum() > 0
+    assert (record.random, record.suggested) == (0, 0)
+    assert "test rows are not a random sample" in next(limit_of_test_rows(tmp_path))
 
 
 def test_an_error_rate_says_whether_the_reviewers_errors_are_measured() -> None:

@@ -289,6 +289,7 @@ def test_test_set_evaluations_are_counted_and_corrected() -> None:
         "evaluations "
         "would inflate it"
     )
+    assert "unbiased" not in sentences.evaluation_log_sentence(EvaluationLog([first]), None, is_random=False)
     assert plain(sentences.evaluation_log_sentence(EvaluationLog([first, second]), Estimate(0.5, 0.419, 0.548))) == (
         "2 by ann, bob, 2026-11-27 to 2026-11-28. If you choose between these 2 models by this score, read 41.9 % to "
         "54.8 %"
