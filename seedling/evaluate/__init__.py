@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from seedling.config.params import NOTHING, EvaluateParams, WorkspaceConfig
 from seedling.dataset.generation import PayloadReader, columns_of, digest, read, read_manifest, source_of
-from seedling.dataset.schema import HUMAN_SOURCES
+from seedling.dataset.schema import HUMAN_SOURCES, REVIEW_SOURCE
 from seedling.errors import InputError
 from seedling.evaluate.metrics import accuracy, majority_baseline, per_class, with_intervals
 from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
@@ -323,6 +323,7 @@ def _next_steps(
         curve,
         rows=rows,
         label_issues=read_notes(validated, ValidateNotes).estimated_issues,
+        unreviewed=_unreviewed(validated),
         errors=errors_by_class(evaluated.right, evaluated.truth, evaluated.classes),
         labels=training_labels(manifest),
         step_contributions=step_contributions,
@@ -340,12 +341,21 @@ def _is_photographs(features: FeatureMaker) -> bool:
     return isinstance(features, ImageFeatures) and (features.side or 0) > SMALL_SIDE
 
 
+def _unreviewed(validated: Path) -> list[float] | None:
+    """The p_label_error of the training labels that no person has reviewed; None if no label is reviewed."""
+    if "p_label_error" not in columns_of(validated):
+        return None
+    rows = read(validated, ["label_source", "p_label_error"], splits=["train"])
+    is_reviewed = rows["label_source"].eq(REVIEW_SOURCE)
+    return [float(p) for p in rows.loc[~is_reviewed, "p_label_error"].dropna()] if is_reviewed.any() else None
+
+
 def _label_sources(validated: Path) -> list[LabelSource]:
-    """The training labels with a p_label_error, by site, folder or table, and by the rule that gave them."""
+    """The unreviewed training labels with a p_label_error, by site, folder or table, and by the rule that gave them."""
     if "p_label_error" not in columns_of(validated):
         return []
     rows = read(validated, ["origin", "label_source", "p_label_error"], splits=["train"])
-    rows = rows[rows["p_label_error"].notna()]
+    rows = rows[rows["p_label_error"].notna() & rows["label_source"].ne(REVIEW_SOURCE)]
     sources = rows["label_source"].astype("string")
     rules = sources.where(sources.str.startswith("weak:", na=False)).str.removeprefix("weak:")
     label_sources = []

@@ -112,6 +112,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     *,
     rows: Mapping[str, int],
     label_issues: LabelIssueEstimate | None,
+    unreviewed: Sequence[float] | None = None,
     errors: Mapping[str, int],
     labels: Mapping[str, int],
     step_contributions: Sequence[StepContributionRecord],
@@ -124,8 +125,9 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
 ) -> tuple[AdviceRecord, ...]:
     """Advice, the largest expected gain first.
 
-    rows: kept rows by split; label_issues: validate's estimate of the wrong labels; errors, labels: wrong evaluation
-    rows and training labels, by class; step_contributions: measured by train; slices: with
+    rows: kept rows by split; label_issues: validate's estimate of the wrong labels; unreviewed: p_label_error of the
+    labels that no person has reviewed, None if no label is reviewed; errors, labels: wrong evaluation rows and
+    training labels, by class; step_contributions: measured by train; slices: with
     `worse`; has_queue: whether the pool's rows were ranked for labeling; training_data: stages whose rows the model
     was trained on; label_sources: training labels by source and by rule; unlabeled: held-out rows that scrape rejected
     because they have no label; is_photographs_without_encoder: whether a pretrained encoder is not set, though the rows
@@ -137,7 +139,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
         *_set_encoder(is_photographs_without_encoder),
         *_label_classes(labels, rows_per_minute),
         *_label_more(curve, rows, max_rows, rows_per_minute, has_queue, unlabeled),
-        *_check_labels(curve, label_issues),
+        *_check_labels(curve, label_issues if unreviewed is None else without_reviewed(label_issues, unreviewed)),
         *_fix_sources(curve, label_sources, rows_per_minute),
         *_label_class(errors, labels, max_rows, rows_per_minute),
         *_leave_out(step_contributions, training_data),
@@ -218,6 +220,22 @@ def _label_more(
         )
     text = f"Collect and label {n_rows:,} more rows"
     return [_advice("collect", text, how, n_rows / rows_per_minute, curve.gain(factor))]
+
+
+def without_reviewed(issues: LabelIssueEstimate | None, unreviewed: Sequence[float]) -> LabelIssueEstimate | None:
+    """The estimate for the labels that no person has reviewed, since only these are left to check.
+
+    unreviewed: their p_label_error.
+    """
+    if issues is None:
+        return None
+    ranked, expected = np.sort(np.array(unreviewed, dtype=np.float64))[::-1], float(sum(unreviewed))
+    budget = []
+    for review in issues.budget if expected > 0 else ():
+        share = float(ranked[: review.rows].sum()) / expected
+        estimate = EstimateRecord.of(Estimate(share, share, share))
+        budget.append(review.model_copy(update={"rows": min(review.rows, len(ranked)), "share": estimate}))
+    return issues.model_copy(update={"expected": expected, "budget": tuple(budget)})
 
 
 def _check_labels(curve: Curve | None, label_issues: LabelIssueEstimate | None) -> list[AdviceRecord]:

@@ -9,7 +9,7 @@ import pytest
 from manifests import label_issues
 from round_records import difference, estimate
 
-from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
+from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps, without_reviewed
 from seedling.records.candidates import LearningCurvePointRecord, LearningCurveRecord, StepContributionRecord
 from seedling.records.evaluation import SliceRecord
 from seedling.records.intervals import EstimateRecord
@@ -131,3 +131,36 @@ def test_an_encoder_for_photographs_and_labels_for_rare_classes_come_before_all_
 def test_errors_are_counted_a_class() -> None:
     """Two a's are wrong, no b."""
     assert errors_by_class(np.array([False, True, False]), np.array([0, 1, 0]), ["a", "b"]) == {"a": 2, "b": 0}
+
+
+def test_only_labels_that_no_person_has_reviewed_are_left_to_check() -> None:
+    """Of 100 labels, three are not reviewed, with 1.5 expected errors, of which the first two rows have 1.4."""
+    budget = [
+        ReviewTime(minutes=minutes, rows=rows, share=EstimateRecord(value=1.0, low=1.0, high=1.0))
+        for minutes, rows in ((5, 2), (10, 100))
+    ]
+    issues = label_issues(expected=20.0, budget=budget)
+    left = without_reviewed(issues, [0.1, 0.9, 0.5])
+    assert left is not None
+    assert left.expected == pytest.approx(1.5)
+    assert [review.rows for review in left.budget] == [2, 3]
+    assert [review.share.value for review in left.budget] == pytest.approx([1.4 / 1.5, 1.0])
+    assert without_reviewed(None, [0.5]) is None
+
+
+def test_reviewed_labels_are_not_asked_again() -> None:
+    """All labels are reviewed, so the list of likely label errors is empty, and the advice to check it is not given."""
+    curve = Curve.of(falling(), 0.2, 1000, 0, 0)
+    budget = [ReviewTime(minutes=5, rows=100, share=EstimateRecord(value=1.0, low=1.0, high=1.0))]
+    arguments: dict[str, Any] = {
+        "rows": {"train": 100},
+        "label_issues": label_issues(expected=20.0, budget=budget),
+        "errors": {},
+        "labels": {"a": 50, "b": 50},
+        "step_contributions": [],
+        "slices": [],
+        "has_queue": False,
+        "training_data": set(),
+    }
+    assert "check_labels" in {step.what for step in next_steps(curve, **arguments)}
+    assert "check_labels" not in {step.what for step in next_steps(curve, **arguments, unreviewed=[])}
