@@ -137,7 +137,7 @@ def next_steps(  # noqa: PLR0913  (each result that the advice is based on, by i
     max_rows = max(1, round(MINUTES * rows_per_minute))
     advice = [
         *_set_encoder(is_photographs_without_encoder),
-        *_label_classes(labels, rows_per_minute),
+        *_label_classes(labels, rows_per_minute, rows.get("pool", 0)),
         *_label_more(curve, rows, max_rows, rows_per_minute, has_queue, unlabeled),
         *_check_labels(curve, label_issues if unreviewed is None else without_reviewed(label_issues, unreviewed)),
         *_fix_sources(curve, label_sources, rows_per_minute),
@@ -159,13 +159,15 @@ def _set_encoder(is_photographs_without_encoder: bool) -> list[AdviceRecord]:
     return [_advice("set_encoder", "Use a pretrained encoder", how, None, None)]
 
 
-def _label_classes(labels: Mapping[str, int], rows_per_minute: float) -> list[AdviceRecord]:
-    """The classes with fewer than `FEW_LABELS` training labels."""
+def _label_classes(labels: Mapping[str, int], rows_per_minute: float, pool: int) -> list[AdviceRecord]:
+    """The classes with fewer than `FEW_LABELS` training labels. pool: rows without a label."""
     few = classes_with_few_labels(labels)
     if not few or len(labels) < 2:
         return []
     missing = sum(FEW_LABELS - count for count in few.values())
     how = f"Fewer than {FEW_LABELS} labels: {few_labels_phrase(few)}. Such a class is hardly learned or evaluated."
+    if pool:
+        how += " `seedling review` prefers rows of the pool that may belong to such classes."
     plural = "rows" if missing > 1 else "row"
     return [
         _advice(
@@ -206,9 +208,9 @@ def _label_more(
     n_rows = min(max_rows, rows.get("pool", 0) or max_rows, curve.labels)
     factor = (curve.labels + n_rows) / curve.labels
     if rows.get("pool", 0):
-        how = "Add their labels in data/."
+        how = "`seedling review` asks for them, those first whose answer is likely to change most."
         if has_queue:
-            how = "generations/pseudo_label/1/queue.csv lists the most informative rows of the pool, best first."
+            how += " For other tools, generations/pseudo_label/1/queue.csv lists the most informative rows."
         return [
             _advice("label", f"Label {n_rows:,} rows of the pool", how, n_rows / rows_per_minute, curve.gain(factor))
         ]
@@ -255,9 +257,9 @@ def _check_labels(curve: Curve | None, label_issues: LabelIssueEstimate | None) 
     fixed = wrong * review.share.value
     factor = ((1 - (wrong - fixed) / n_labels) / (1 - wrong / n_labels)) ** 2
     how = (
-        "reports/data.html shows them, the most likely errors first; reports/label_issues.csv lists them. If most of "
-        "the first ten labels are right, stop: with few rows or hard classes, difficult rows and wrong labels look "
-        "alike."
+        "`seedling review` asks about them by keyboard; reports/data.html and reports/label_issues.csv have them, the "
+        "most likely errors first. If most of the first ten labels are right, stop: with few rows or hard "
+        "classes, difficult rows and wrong labels look alike."
     )
     text = f"Check the {review.rows:,} most likely label errors"
     return [_advice("check_labels", text, how, review.rows / label_issues.items_per_minute, curve.gain(factor))]

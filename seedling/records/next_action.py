@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seedling.records.manifest import read_notes
+from seedling.records.manifest import Manifest, read_notes
 from seedling.records.stage_notes import ValidateNotes
-from seedling.workspace import Workspace
+from seedling.workspace import MANIFEST, Workspace
 
 
 def next_action(workspace: Path) -> str:
-    """Name the page to open next: the data page if labels are likely wrong, else the report."""
-    label_issues = read_notes(Workspace(workspace).generation("validate"), ValidateNotes).estimated_issues
+    """Name the page to open next, the data page if labels are likely wrong, else the report; and the rows to review."""
+    validated = Workspace(workspace).generation("validate")
+    label_issues = read_notes(validated, ValidateNotes).estimated_issues
     flagged = 0 if label_issues is None else label_issues.flagged
     if not flagged:
-        return f"Next: open {Workspace(workspace).report_page}, which lists what would improve the model most."
+        sentence = f"Next: open {Workspace(workspace).report_page}, which lists what would improve the model most."
+        pool = Manifest.read(validated / MANIFEST).rows_of("pool")
+        rows = "the row" if pool == 1 else f"the {pool:,} rows"
+        return f"{sentence} `seedling review` asks for the labels of {rows} without one." if pool else sentence
     errors = "1 likely label error" if flagged == 1 else f"{flagged:,} likely label errors"
     page = Workspace(workspace).data_page
     return f"Next: open the report, then check {errors} by keyboard with `seedling review`, or on {page}"

@@ -152,7 +152,9 @@ class ReviewedTestRecord(RecordPart):
 class ReviewRecord(RecordPart):
     """The review log in numbers.
 
-    vanished: decided rows that are no longer in the data; alpha: Krippendorff's, None without a shared row; damaged,
+    minutes: of active time of all reviewers, None without a timed answer; new_answers: since the previous run;
+    accuracies: cross-validated, of the first and the last refit while reviewing, None without two of them; vanished:
+    decided rows that are no longer in the data; alpha: Krippendorff's, None without a shared row; damaged,
     edited: lines of the log that cannot be read, or that were changed by hand.
     """
 
@@ -172,6 +174,9 @@ class ReviewRecord(RecordPart):
     edited: tuple[str, ...]
     corrected_test: CorrectedTestRecord | None = None
     reviewed_test: ReviewedTestRecord | None = None
+    minutes: float | None = None
+    new_answers: int = 0
+    accuracies: tuple[EstimateRecord, EstimateRecord] | None = None
 
 
 Cell = str | float | int | None
@@ -193,6 +198,8 @@ def write_review_table(workspace: Path, record: ReviewRecord) -> Path:
 def review_rows(record: ReviewRecord) -> Iterator[tuple[Cell, ...]]:
     """Yield the lines of the table: part, name, quantity, value, low, high, rows."""
     yield "log", "", "answers", record.answers, None, None, None
+    yield "log", "", "new answers", record.new_answers, None, None, None
+    yield "log", "", "active minutes", record.minutes, None, None, None
     yield "log", "", "vanished rows", record.vanished, None, None, None
     yield "log", "", "damaged lines", len(record.damaged), None, None, None
     yield "log", "", "edited lines", len(record.edited), None, None, None

@@ -34,6 +34,7 @@ def environment(*templates: str) -> jinja2.Environment:
     jinja.filters["thousands"] = thousands
     jinja.filters["points"] = points
     jinja.filters["name"] = breakable
+    jinja.filters["code"] = with_code
     jinja.filters["words"] = lambda name: str(name).replace("_", " ")
     return jinja
 
@@ -61,6 +62,13 @@ def points(share: float) -> str:
 def breakable(name: object) -> Markup:
     """A name with places where a line may break, as it may be long and without a blank."""
     return Markup("<wbr>").join(escape(part) for part in NAME_PARTS.findall(str(name)))
+
+
+def with_code(text: str) -> Markup:
+    """The text with the parts between backticks as code."""
+    parts = text.split("`")
+    code = Markup("<code>{}</code>")
+    return Markup("").join(code.format(part) if number % 2 else part for number, part in enumerate(parts))
 
 
 def vote(model: ModelRecord) -> str:

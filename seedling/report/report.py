@@ -227,7 +227,7 @@ def write_report(workspace: Path) -> Path:
             **_result_context(workspace, evaluation, predictions),
             **_rows_context(paths.generations, runs),
             **_rounds_context(workspace, evaluation),
-            **review_context(workspace, predictions, evaluation.confidence),
+            **review_context(workspace, predictions, evaluation.confidence, runs),
             not_copied=count_not_copied(workspace),
             crawl_rates=_crawl_rates(paths.crawl_stores),
             confusion=confusion_context(predictions, classes),
@@ -351,7 +351,7 @@ def _subject(workspace: Path, evaluation: EvaluationRecord) -> Subject:
 
 def _source_in_words(label_source: str) -> str:
     if is_human_label(label_source):
-        return "by people" if label_source == "human" else "in reviews"
+        return "by people" if label_source == "human" else "by reviewers"
     return f"by rules ({label_source[5:]})" if label_source.startswith("weak:") else f"by models ({label_source})"
 
 

@@ -5,7 +5,7 @@ Rows are labeled, reviewed or predicted: by the data, by a reviewer, or only by 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from markupsafe import Markup
 
 from seedling.dataset.generation import columns_of, read, read_manifest, read_rejected
 from seedling.dataset.schema import REVIEW_SOURCE
+from seedling.errors import SeedlingError
+from seedling.files.reading import read_json
 from seedling.records.intervals import EstimateRecord
 from seedling.records.manifest import read_notes
 from seedling.records.review import (
@@ -26,12 +28,13 @@ from seedling.records.review import (
     StateRecord,
     write_review_table,
 )
+from seedling.records.run_records import RunRecord
 from seedling.records.stage_notes import ValidateNotes
 from seedling.report.pages import percent, points, thousands
 from seedling.report.sentences import interval, plural, soft, warning
 from seedling.report.suspicious_rows import ROW_COLUMNS, label_issues, review_links, suspicious_rows
 from seedling.review.decisions import Decisions, decide
-from seedling.review.log import read_log
+from seedling.review.log import ReviewerFile, read_log
 from seedling.review.records import Answer
 from seedling.review.statistics import ReviewedData, review_record
 from seedling.review.tally import is_blind
@@ -51,22 +54,25 @@ OUTCOMES = {
 }
 
 
-def review_context(workspace: Path, predictions: pd.DataFrame, confidence: float) -> dict[str, Any]:
+def review_context(
+    workspace: Path, predictions: pd.DataFrame, confidence: float, runs: Sequence[RunRecord] = ()
+) -> dict[str, Any]:
     """The values of review.jinja; writes reports/review.csv if there are answers.
 
-    predictions: the rows of reports/predictions.parquet.
+    predictions: the rows of reports/predictions.parquet; runs: all of the workspace, the last one that of the report.
     """
     paths = Workspace(workspace)
     validated = paths.generation("validate")
     columns = [*(name for name in ROW_COLUMNS if name in columns_of(validated)), "split"]
     kept, rejected = read(validated, columns), read_rejected(validated)
-    record = _record(workspace, kept, rejected, predictions, confidence)
+    record = _record(workspace, kept, rejected, predictions, confidence, runs)
     if record is not None:
         write_review_table(workspace, record)
     suspicious = suspicious_rows(label_issues(kept, rejected))
     return {
         "review": record,
         "reviewing": {
+            "summary": review_summary(record) if record and record.answers else None,
             "sentences": review_sentences(record) if record else [],
             "outcomes": _outcomes(record.outcomes) if record else [],
             "disagreements": record.disagreements[:MAX_LISTED_DISAGREEMENTS] if record else [],
@@ -77,7 +83,12 @@ def review_context(workspace: Path, predictions: pd.DataFrame, confidence: float
 
 
 def _record(
-    workspace: Path, kept: pd.DataFrame, rejected: pd.DataFrame, predictions: pd.DataFrame, confidence: float
+    workspace: Path,
+    kept: pd.DataFrame,
+    rejected: pd.DataFrame,
+    predictions: pd.DataFrame,
+    confidence: float,
+    runs: Sequence[RunRecord],
 ) -> ReviewRecord | None:
     files = read_log(Workspace(workspace).generation("validate") / REVIEWS)  # as of these rows
     if not any(file.lines or file.damaged for file in files.values()):
@@ -101,11 +112,44 @@ def _record(
     )
     notes = read_notes(Workspace(workspace).generation("validate"), ValidateNotes).reviews
     test_ids = set(kept.loc[kept["split"].eq("test"), "id"]) if notes and notes.test_rows else set[str]()
-    tests = {
-        "corrected_test": corrected_test(kept, predictions, confidence),
-        "reviewed_test": reviewed_test(test_ids, decide(files)),
-    }
-    return review_record(files, data, confidence).model_copy(update=tests)
+    record = review_record(files, data, confidence)
+    return record.model_copy(
+        update={
+            "corrected_test": corrected_test(kept, predictions, confidence),
+            "reviewed_test": reviewed_test(test_ids, decide(files)),
+            "new_answers": new_answers(files, runs),
+            "accuracies": accuracies_of_refits(workspace, record.answers),
+        }
+    )
+
+
+def new_answers(files: Mapping[str, ReviewerFile], runs: Sequence[RunRecord]) -> int:
+    """The number of answers since the start of the run before that of the report; all of them in the first run."""
+    written_at = [line.written_at for file in files.values() for line in file.lines if isinstance(line, Answer)]
+    evaluated = [run for run in runs if run.metrics]
+    if len(evaluated) < 2:
+        return len(written_at)
+    since = pd.Timestamp(evaluated[-2].started or evaluated[-2].ended)
+    times = pd.to_datetime(pd.Series(written_at, dtype=str), errors="coerce", utc=True, format="ISO8601")
+    return int((times > (since if since.tzinfo else since.tz_localize("UTC"))).sum())
+
+
+def accuracies_of_refits(workspace: Path, answers: int) -> tuple[EstimateRecord, EstimateRecord] | None:
+    """The accuracy of the first and of the last refit while reviewing, up to so many answers; None without two.
+
+    They are kept in this copy of the workspace alone, and are not among the inputs of a stage.
+    """
+    try:
+        points = [
+            (int(number), EstimateRecord(value=value, low=low, high=high))
+            for number, value, low, high in read_json(Workspace(workspace).review_accuracies)
+            if number <= answers
+        ]
+    except (OSError, ValueError, TypeError, SeedlingError):
+        return None
+    if not points or points[0][0] == points[-1][0]:
+        return None
+    return points[0][1], points[-1][1]
 
 
 def corrected_test(kept: pd.DataFrame, predictions: pd.DataFrame, confidence: float) -> CorrectedTestRecord | None:
@@ -154,6 +198,34 @@ def reviewed_test(row_ids: Collection[str], decisions: Decisions) -> ReviewedTes
 def _outcomes(outcomes: OutcomeRecord) -> list[tuple[str, int]]:
     counts = outcomes.model_dump()
     return [(words, counts[name]) for name, words in OUTCOMES.items() if counts[name]]
+
+
+def review_summary(record: ReviewRecord) -> Markup:
+    """What people did and what it brought, for the top of the report."""
+    people = "1 person" if len(record.reviewers) == 1 else f"{thousands(len(record.reviewers))} people"
+    time = f" in {plural(max(1, round(record.minutes)), 'minute')}" if record.minutes else ""
+    done = record.outcomes
+    results = [
+        f"gave {plural(done.given, 'row')} {'its' if done.given == 1 else 'their'} first label" if done.given else "",
+        f"corrected {plural(done.corrected + done.rejected_labels, 'label')}"
+        if done.corrected + done.rejected_labels
+        else "",
+        f"confirmed {plural(done.confirmed, 'label')}" if done.confirmed else "",
+        f"sorted out {plural(done.none_of_these + done.bad + done.duplicates, 'row')}"
+        if done.none_of_these + done.bad + done.duplicates
+        else "",
+    ]
+    listed = [result for result in results if result] or ["decided on no row"]
+    joined = listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"
+    summary = Markup("<b>Reviewed:</b> {} by {}{}, who {}.").format(
+        plural(record.answers, "answer"), people, time, joined
+    )
+    if record.accuracies:
+        first, last = record.accuracies
+        summary += Markup(
+            " Meanwhile, the cross-validated accuracy on the labeled rows went from {} to <b>{}</b>."
+        ).format(percent(first.value), percent(last.value))
+    return summary
 
 
 def review_sentences(record: ReviewRecord) -> list[Markup]:

@@ -92,19 +92,18 @@ def subject_sentence(subject: Subject, accepted_round: int) -> Markup:
     """What the model classifies, what it was trained on, and which round is in use."""
     never = subject.never_predicted
     classes = [name for name in subject.classes if name not in never]
-    sources = ", ".join(
-        f"{thousands(rows)} {source}" if len(subject.sources) > 1 else source for source, rows in subject.sources
-    )
+    sources = ", ".join(f"{thousands(rows)} {source}" for source, rows in subject.sources)
+    labeled = f"labeled rows ({sources})" if len(subject.sources) > 1 else "labeled rows"
+    if len(subject.sources) == 1:
+        labeled = f"rows labeled {subject.sources[0][0]}"
     pseudo_labeled = f" and {thousands(subject.pseudo_labeled)} pseudo-labeled rows" if subject.pseudo_labeled else ""
-    return Markup(
-        "Classifies {} into {}: {}{}. Trained on {} labeled rows ({}){}. The model in use is round {}: {}."
-    ).format(
+    return Markup("Classifies {} into {}: {}{}. Trained on {} {}{}. The model in use is round {}: {}.").format(
         "images" if subject.modality == "image" else "texts",
         plural_classes(len(classes)),
         named_classes(classes),
         Markup("; never predicts {}").format(named_classes(never)) if never else "",
         thousands(subject.labeled),
-        sources,
+        labeled,
         pseudo_labeled,
         accepted_round,
         subject.learners,

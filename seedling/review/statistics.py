@@ -40,6 +40,7 @@ from seedling.review.tally import LABEL_KINDS, LabelKind, ReviewTally
 from seedling.stats.statistics import Estimate, wilson
 
 MIN_RANDOM_SUGGESTIONS = 20  # random rows with a suggestion that are enough to compare random rows alone
+MILLISECONDS_PER_MINUTE = 60_000
 MAX_DISAGREEMENTS = 1_000  # in the record
 
 
@@ -71,8 +72,10 @@ def review_record(files: Mapping[str, ReviewerFile], data: ReviewedData, confide
     labels = rates["labels"]
     vanished = 0 if data.ids is None else sum(row_id not in data.ids for row_id in decisions.by_row)
     units = tally.units()
+    milliseconds = sum(time.milliseconds for time in tally.times.values())
     return ReviewRecord(
         answers=sum(time.answers for time in tally.times.values()),
+        minutes=round(milliseconds / MILLISECONDS_PER_MINUTE, 1) if milliseconds else None,
         outcomes=outcomes(decisions),
         states=data.states,
         vanished=vanished,

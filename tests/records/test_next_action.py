@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from manifests import label_issues, write_manifest
 
+from seedling.records.manifest import LabelCount
 from seedling.records.next_action import next_action
 from seedling.records.stage_notes import NotEstimated, ValidateNotes
 
@@ -42,3 +43,12 @@ def test_without_label_errors_the_report_is_next(tmp_path: Path, notes: Validate
     line = next_action(tmp_path)
     assert str(tmp_path / "reports" / "report.html") in line
     assert "data.html" not in line
+    assert "seedling review" not in line
+
+
+@pytest.mark.parametrize(("rows", "words"), [(1, "the row without one"), (1_120, "the 1,120 rows without one")])
+def test_rows_without_a_label_lead_to_the_review(tmp_path: Path, rows: int, words: str) -> None:
+    """They are what the model can learn from next."""
+    counts = [LabelCount(split="pool", label=None, label_source=None, rows=rows)]
+    write_manifest(tmp_path / "generations" / "validate", "validate", counts=counts)
+    assert next_action(tmp_path).endswith(f"`seedling review` asks for the labels of {words}.")

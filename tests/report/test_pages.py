@@ -6,7 +6,7 @@ import re
 
 from round_records import member, model_record
 
-from seedling.report.pages import breakable, environment, vote
+from seedling.report.pages import breakable, environment, vote, with_code
 
 
 def test_a_long_name_may_break_and_is_escaped() -> None:
@@ -27,3 +27,9 @@ def test_a_learner_that_votes_twice_is_named_once() -> None:
     assert vote(model_record(*members[:1])) == "svm"
     assert vote(model_record(*members[::2])) == "a vote of 2 × svm"
     assert vote(model_record(*members)) == "a vote of 2 × svm and logistic regression"
+
+
+def test_the_parts_between_backticks_are_code() -> None:
+    """All else is escaped."""
+    assert with_code("`a <b>` & c, `d`") == "<code>a &lt;b&gt;</code> &amp; c, <code>d</code>"
+    assert with_code("plain") == "plain"

@@ -14,15 +14,21 @@ from evaluation_records import estimate
 
 from seedling.config.params import ValidateParams, WorkspaceConfig
 from seedling.dataset.generation import GenerationWriter, Row, identify, read, read_rejected
+from seedling.files.writing import write_json
+from seedling.records.evaluation import EvaluationSummary
 from seedling.records.review import AutomationBiasRecord, ErrorRateRecord, ReviewedTestRecord, write_review_table
+from seedling.records.run_records import RunRecord
 from seedling.report.cards import limit_of_test_rows
 from seedling.report.data_page import write_data_page
 from seedling.report.pages import environment
 from seedling.report.review_section import (
+    accuracies_of_refits,
     automation_bias_sentence,
     corrected_test,
     error_rate_sentence,
+    new_answers,
     review_context,
+    review_summary,
     reviewed_test,
 )
 from seedling.report.sentences import reviewed_test_sentence
@@ -242,6 +248,48 @@ def test_a_corrected_test_split_is_in_the_section(reviewed: tuple[Path, list[Row
     assert (corrected.corrected, corrected.before.value) == (1, 1.0)
     assert corrected.after.value == pytest.approx(1 - 1 / len(test))
     assert "Reviewers corrected 1 label of the 20 test rows that had one in the data" in page_of(context)
+
+
+def test_the_summary_says_what_the_answers_brought_and_how_long_they_took(tmp_path: Path) -> None:
+    """Of three answers of a minute, one gives a first label, one corrects a label, and one finds a useless row."""
+    answer = AnswerMaker()
+    answer(1, "cat", previous_label=None, milliseconds=60_000)
+    answer(2, "dog", milliseconds=60_000)
+    answer(3, answer="bad", milliseconds=60_000)
+    record = review_record(answer.files, ReviewedData())
+    assert record.minutes == 3.0
+    summary = "<b>Reviewed:</b> 3 answers by 1 person in 3 minutes, who gave 1 row its first label, corrected 1 label "
+    assert str(review_summary(record)) == summary + "and sorted out 1 row."
+    points = [[2, 0.5, 0.4, 0.6], [3, 0.75, 0.7, 0.8], [9, 0.9, 0.8, 1.0]]
+    write_json(Workspace(tmp_path).review_accuracies, points)
+    accuracies = accuracies_of_refits(tmp_path, answers=3)
+    assert accuracies is not None
+    changed = record.model_copy(update={"accuracies": accuracies})
+    assert "went from 50.0\u00a0% to <b>75.0\u00a0%</b>" in review_summary(changed)
+
+
+@pytest.mark.parametrize("content", ["[[2, 0.5, 0.4, 0.6]]", "{}", "[[1]]", '[["a", 0, 0, 0]]', "dam", None])
+def test_fewer_than_two_refits_and_damaged_files_have_no_accuracies(tmp_path: Path, content: str | None) -> None:
+    """The file is of this copy of the workspace alone, and another one does not have it."""
+    path = Workspace(tmp_path).review_accuracies
+    path.parent.mkdir(parents=True)
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    assert accuracies_of_refits(tmp_path, answers=100) is None
+
+
+def test_answers_since_the_previous_run_are_new() -> None:
+    """Of three answers, one is older than the run before that of the report, and one has no valid time."""
+    answer = AnswerMaker()
+    for time in ("2026-01-01T10:00:00.000+00:00", "2026-01-01T12:00:00.000+00:00", "yesterday"):
+        answer(len(answer.lines), "cat", written_at=time)
+    metrics = EvaluationSummary(test=None, cross_validation=None)
+    runs = [
+        RunRecord(name="1", started="2026-01-01T12:30:00+02:00", ended="2026-01-01T12:40:00+02:00", metrics=metrics),
+        RunRecord(name="2", started="2026-01-01T13:00:00+00:00", ended="2026-01-01T13:10:00+00:00", metrics=metrics),
+    ]
+    assert new_answers(answer.files, runs) == 1
+    assert new_answers(answer.files, runs[:1]) == new_answers(answer.files, []) == 3
 
 
 def test_a_test_split_of_reviewed_rows_says_how_its_rows_were_chosen() -> None:

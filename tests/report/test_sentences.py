@@ -69,6 +69,8 @@ def test_the_subject_names_classes_labels_and_round() -> None:
         "(tag)) "
         "and 40 pseudo-labeled rows. The model in use is round 2: svm."
     )
+    reviewed = plain(sentences.subject_sentence(subject(labeled=164, sources=[("by reviewers", 164)]), 0))
+    assert "Trained on 164 rows labeled by reviewers. The model" in reviewed
     many = plain(sentences.subject_sentence(subject(modality="text", classes=[f"c{n}" for n in range(20)]), 0))
     assert "texts into 20 classes" in many
     assert "c11 and 8 more." in many
