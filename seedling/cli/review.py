@@ -40,7 +40,7 @@ def review(  # noqa: PLR0913  (the options of the command)
     split: Annotated[Split, typer.Option(help="Rows to review: labeled rows and the pool, or the test split.")] = (
         Split.train
     ),
-    row: Annotated[str | None, typer.Option(help="Id of the row to begin with.")] = None,
+    row: Annotated[str | None, typer.Option(help="Id of the row to begin with, or its first 8 or more digits.")] = None,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Read new files of data/ and visit web sources before the review.")
     ] = False,

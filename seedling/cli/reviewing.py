@@ -20,12 +20,14 @@ from seedling.lock import workspace_lock
 from seedling.progress import terminal as terminal_progress
 from seedling.review.decisions import decide
 from seedling.review.log import reviewer_name
-from seedling.review.rows import read_review_rows
+from seedling.review.rows import RowIds, read_review_rows
 from seedling.review.session import ReviewSession
 from seedling.terminal.console import PrintableConsole
 from seedling.terminal.printable import printable
 from seedling.upgrading import upgrade_workspace
 from seedling.workspace import MANIFEST, Workspace
+
+MIN_ROW_ID_DIGITS = 8  # fewer may soon be those of another row, too
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,11 @@ class ReviewCommand:
 
         console = PrintableConsole()
         with console.status("Reading the rows …"):
-            server = ReviewServer(self.session(), self.names(), host, port, allowed_hosts)
+            session = self.session()
+            row_id = self._first_row(session)
+            server = ReviewServer(session, self.names(), host, port, allowed_hosts)
             server.start()
-        addresses = {name: self._with_row(address) for name, address in server.addresses.items()}
+        addresses = {name: _with_row(address, row_id) for name, address in server.addresses.items()}
         for name, address in addresses.items():
             prefix = "" if len(addresses) == 1 else f"{name}: "
             console.print(f"{prefix}{address}", markup=False, highlight=False, soft_wrap=True)
@@ -112,8 +116,8 @@ class ReviewCommand:
             server.stop()
             signal.signal(signal.SIGTERM, before)
 
-    def _with_row(self, address: str) -> str:
-        return address if self.row_id is None else address.replace("/?token=", f"/item/{self.row_id}?token=")
+    def _first_row(self, session: ReviewSession) -> str | None:
+        return None if self.row_id is None else full_row_id(self.row_id, session.queue.rows.ids)
 
     def review_in_terminal(self) -> None:
         """Review texts in the terminal, for one reviewer."""
@@ -122,7 +126,8 @@ class ReviewCommand:
         names = self.names()
         if len(names) > 1:
             raise InputError("A terminal has one reviewer: pass --reviewer once.")
-        answers = review_in_terminal(self.session(), names[0], row_id=self.row_id)
+        session = self.session()
+        answers = review_in_terminal(session, names[0], row_id=self._first_row(session))
         print(f"{answers:,} answers saved in {Workspace(self.workspace).reviews}; the next `seedling run` uses them.")
 
     def export(self, folder: Path, file_format: str) -> None:
@@ -161,6 +166,25 @@ class ReviewCommand:
         for sentence in result.counts.sentences():
             print(printable(sentence))
         print(f"{new:,} new answers saved in {Workspace(self.workspace).reviews}.")
+
+
+def full_row_id(row_id: str, ids: RowIds) -> str:
+    """The id that begins with these digits. Raises InputError unless it is exactly one."""
+    if len(row_id) < MIN_ROW_ID_DIGITS:
+        raise InputError(f"--row {row_id} is too short: give at least the first {MIN_ROW_ID_DIGITS} digits of the id.")
+    row_ids = ids.with_prefix(row_id)
+    if not row_ids:
+        raise InputError(
+            f"There is no row {row_id} to review; it may have been removed or rejected, or be of the other split "
+            f"(--split). `seedling why {row_id}` tells what happened to it."
+        )
+    if len(row_ids) > 1:
+        raise InputError(f"{len(row_ids):,} rows begin with {row_id}: give more digits, as in --row {row_ids[0]}.")
+    return row_ids[0]
+
+
+def _with_row(address: str, row_id: str | None) -> str:
+    return address if row_id is None else address.replace("/?token=", f"/item/{row_id}?token=")
 
 
 def _never_failing(call: Callable[[], object]) -> None:

@@ -25,7 +25,7 @@ from seedling.records.manifest import Manifest, read_notes
 from seedling.records.stage_notes import ScrapeNotes, ValidateNotes
 from seedling.report.pages import environment, preview
 from seedling.report.sentences import copies_sentence, label_issues_sentence
-from seedling.report.suspicious_rows import label_issues, review_links, suspicious_rows, with_position
+from seedling.report.suspicious_rows import label_issues, review_links, short_ids, suspicious_rows, with_position
 from seedling.workspace import DUPLICATES, LABEL_ISSUES, QUALITY, Workspace
 
 MAX_EXAMPLES = 24  # rows of each kind on the page
@@ -88,6 +88,7 @@ def write_data_page(workspace: Path) -> Path:
             label_issues_sentence=label_issues_sentence(notes.label_issues),
             worst=_with_content(generations, worst),
             links=review_links(workspace, worst["id"]),
+            short_ids=short_ids(worst["id"], [*kept["id"], *rejected["id"]]),
             quality=_quality_cards(generations, flagged, notes.quality),
             usual=notes.usual_quality_codes,
             fixed_camera=notes.fixed_camera,

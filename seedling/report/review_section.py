@@ -32,7 +32,7 @@ from seedling.records.run_records import RunRecord
 from seedling.records.stage_notes import ValidateNotes
 from seedling.report.pages import percent, points, thousands
 from seedling.report.sentences import interval, plural, soft, warning
-from seedling.report.suspicious_rows import ROW_COLUMNS, label_issues, review_links, suspicious_rows
+from seedling.report.suspicious_rows import ROW_COLUMNS, label_issues, review_links, short_ids, suspicious_rows
 from seedling.review.decisions import Decisions, decide
 from seedling.review.log import ReviewerFile, read_log
 from seedling.review.records import Answer
@@ -78,6 +78,7 @@ def review_context(
             "disagreements": record.disagreements[:MAX_LISTED_DISAGREEMENTS] if record else [],
             "suspicious": suspicious.to_dict("records"),
             "links": review_links(workspace, suspicious["id"]),
+            "short_ids": short_ids(suspicious["id"], [*kept["id"], *rejected["id"]]),
         },
     }
 

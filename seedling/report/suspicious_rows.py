@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +16,7 @@ from seedling.review.address import running_reviewer_url
 
 MIN_LISTED = 10  # rows that are always listed, whatever the threshold of label issues
 MAX_LISTED = 24
+MIN_ID_DIGITS = 8
 MAX_TEXT_CHARACTERS = 1_000  # in the tables
 REVIEW_REASON = "review:"  # start of the reasons for which reviewers reject rows
 ROW_COLUMNS = (
@@ -92,3 +94,16 @@ def review_links(workspace: Path, row_ids: Iterable[str]) -> dict[str, str]:
         return {}
     address = urlsplit(url)
     return {row_id: urlunsplit((address.scheme, address.netloc, f"/item/{row_id}", "", "")) for row_id in row_ids}
+
+
+def short_ids(row_ids: Iterable[str], all_ids: Iterable[str]) -> dict[str, str]:
+    """The first digits of each id that name it among all ids, at least MIN_ID_DIGITS."""
+    ordered = sorted(set(all_ids))
+    shortened = {}
+    for row_id in row_ids:
+        position = bisect_left(ordered, row_id)
+        neighbors = [other for other in ordered[max(0, position - 1) : position + 2] if other != row_id]
+        prefixes = (row_id[:digits] for digits in range(MIN_ID_DIGITS, len(row_id)))
+        unique = (prefix for prefix in prefixes if not any(other.startswith(prefix) for other in neighbors))
+        shortened[row_id] = next(unique, row_id)
+    return shortened

@@ -120,6 +120,14 @@ class RowIds(Sequence[str]):
         position = int(self.positions([row_id])[0])
         return None if position < 0 else position
 
+    def with_prefix(self, prefix: str) -> list[str]:
+        """The ids that begin with these digits, without repetition."""
+        low, high = np.array([text.encode("ascii", "replace") for text in (prefix, prefix + "~")], dtype=ID_BYTES)
+        first = np.searchsorted(self._ids, low, sorter=self._order)
+        last = np.searchsorted(self._ids, high, side="right", sorter=self._order)
+        row_ids = {row_id.decode() for row_id in self._ids[self._order[first:last]].tolist()}
+        return sorted(row_id for row_id in row_ids if row_id.startswith(prefix))
+
 
 @dataclass(frozen=True)
 class ReviewRows:

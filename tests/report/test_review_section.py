@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from seedling.report.review_section import (
     reviewed_test,
 )
 from seedling.report.sentences import reviewed_test_sentence
-from seedling.report.suspicious_rows import label_issues, suspicious_rows, with_position
+from seedling.report.suspicious_rows import label_issues, short_ids, suspicious_rows, with_position
 from seedling.review.address import remove_server_address, write_server_address
 from seedling.review.decisions import decide
 from seedling.review.log import ReviewLog
@@ -117,7 +118,7 @@ def test_a_workspace_without_reviews_says_the_command_and_lists_ten_rows(tmp_pat
     assert not kept["is_label_issue"].eq(True).any()
     page = page_of(review_context(tmp_path, NO_PREDICTIONS, 0.95))
     assert "No row has been reviewed. <code>seedling review</code>" in page
-    assert page.count("<code>seedling review --row ") == 10
+    assert len(re.findall(r">seedling review <span>--row [0-9a-f]{8}</span></code>", page)) == 10
     assert not Workspace(tmp_path).review_table.exists()
     data_page = write_data_page(tmp_path).read_text(encoding="utf-8")
     assert "These are the 10 most suspicious ones" in data_page and data_page.count("not flagged") == 10
@@ -207,7 +208,15 @@ def test_rows_link_to_a_running_reviewer_without_its_token(reviewed: tuple[Path,
     finally:
         remove_server_address(workspace)
     for page in (section, data_page):
-        assert f'href="http://127.0.0.1:8123/item/{rows[2].id}"' in page and "secret" not in page
+        assert f'href="http://127.0.0.1:8123/item/{rows[2].id}" target="_blank" rel="noopener"' in page
+        assert "They work while <code>seedling review</code> is running" in page and "secret" not in page
+
+
+def test_short_ids_name_one_row_each() -> None:
+    """Eight digits are enough, except for two rows that share their first nine; an id alone has eight, too."""
+    first, second, other = "123456789a" + "0" * 22, "123456789b" + "0" * 22, "f" * 32
+    assert short_ids([first, other], [other, second, first, first]) == {first: "123456789a", other: "f" * 8}
+    assert short_ids([other], [other]) == {other: "f" * 8}
 
 
 def test_accuracy_is_measured_with_the_former_and_the_corrected_test_labels() -> None:
@@ -351,7 +360,14 @@ def test_names_and_labels_with_markup_are_escaped_and_formulas_are_text(tmp_path
     answer(1, "<script>alert(1)</script>")
     answer(1, "=1+1", reviewer="ben")
     record = review_record(answer.files, ReviewedData())
-    context = {"sentences": [], "outcomes": [], "disagreements": record.disagreements, "suspicious": [], "links": {}}
+    context = {
+        "sentences": [],
+        "outcomes": [],
+        "disagreements": record.disagreements,
+        "suspicious": [],
+        "links": {},
+        "short_ids": {},
+    }
     page = page_of({"review": record, "reviewing": context})
     assert "<script>" not in page and "&lt;script&gt;" in page.replace("<wbr>", "")
     table = write_review_table(tmp_path, record).read_text(encoding="utf-8")
