@@ -158,6 +158,7 @@ class ReviewCommand:
                 None if file_format is None else ExchangeFormat(file_format),
                 rows,
                 self.names()[0] if self.reviewers else None,
+                unnamed=self.names()[0],
                 rules=LabelRules(renames_of(renames), add_classes=add, changes=decisions.classes),
                 max_megapixels=params.max_megapixels,
                 progress=progress,

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image
 
 from seedling.errors import InputError, MissingColumn
 from seedling.review.decisions import read_decisions
-from seedling.review.exchange import ExchangeFormat, ImportResult, LabelRules, export_rows, import_answers
+from seedling.review.exchange import ExchangeFormat, ImportCounts, ImportResult, LabelRules, export_rows, import_answers
 from seedling.review.log import ReviewLog
 from seedling.review.records import ClassChange
 
@@ -85,6 +85,34 @@ def test_edited_cells_become_answers(delimiter: str, encoding: str, texts: Excha
     assert summary(result, texts) == CHANGED
     assert (result.counts.predictions, result.counts.without_answer) == (5, 1)
     assert {answer.note for answer in result.answers} == {None, "=1+1"}
+
+
+def test_a_class_in_the_column_answer_is_an_answer(texts: ExchangedRows, tmp_path: Path) -> None:
+    """Also of a row that has a label, as long as that was not changed to another class."""
+    changes = {0: {"answer": "dog"}, 1: {"answer": "dog", "label": "dog"}}
+    path = tmp_path / "edited.csv"
+    path.write_text(edited(exported_table(texts, tmp_path / "export"), changes), encoding="utf-8")
+    assert summary(import_answers(path, None, texts.rows, "anna"), texts) == {(0, "label", "dog"), (1, "label", "dog")}
+
+
+def test_answers_without_a_name_are_those_of_a_given_person(texts: ExchangedRows, tmp_path: Path) -> None:
+    """A name in the file counts more; without either, nobody is guessed."""
+    path = tmp_path / "edited.csv"
+    path.write_text(edited(exported_table(texts, tmp_path / "export"), CHANGES), encoding="utf-8")
+    reviewers = {answer.reviewer for answer in import_answers(path, None, texts.rows, None, unnamed="cleo").answers}
+    assert reviewers == {"bo", "cleo"}
+    with pytest.raises(InputError, match="does not say who answered"):
+        import_answers(path, None, texts.rows, None)
+
+
+def test_counts_of_one_are_singular() -> None:
+    """As in a sentence."""
+    assert ImportCounts(rows=1, answers=1, without_answer=1, predictions=1, superseded=1).sentences() == [
+        "1 row read, 1 answer.",
+        "Nobody answered 1 row.",
+        "1 prediction of models ignored: a prediction is never a review.",
+        "1 earlier answer of the same reviewer about the same row ignored.",
+    ]
 
 
 @pytest.mark.parametrize("modality", ["text", "image"])
@@ -237,7 +265,9 @@ def test_a_removed_label_is_counted(texts: ExchangedRows, tmp_path: Path) -> Non
         (b"id,label\n{id},cat,dog\n", "line 2: 3 cells, and the header has 2 columns"),
         (b'id,label\n{id},"cat\n', "unexpected end of data"),
         (b'id,label\n{id},"cat"x\n', "line 2: .*expected after"),
-        (b"id,answer\n{id},perhaps\n", "line 2: the answer 'perhaps' is unknown"),
+        (b"id,answer\n{id},perhaps\n", "1 label of the file is not a class of this workspace: 'perhaps'"),
+        (b"id,answer\n{id},rejct\n", "line 2: the answer 'rejct' is unknown"),
+        (b"id,label,exported_label,answer\n{id},cat,dog,perhaps\n", "line 2: the answer 'perhaps' is unknown"),
         (b"id,answer\n{id},reject\n", "needs a class in the column `label`"),
         (b"id,label\n" + b"0" * 32 + b",cat\n", "No row of the file is a row of this workspace"),
         (b"id,label\n{id}," + b"x" * 5_000 + b"\n", "A label has 5,000 characters"),

@@ -237,7 +237,7 @@ def test_annotations_that_are_not_one_class_are_counted(texts: ExchangedRows, tm
     result = imported(tasks, texts, tmp_path)
     assert [answer.row_id for answer in result.answers] == [texts.ids[4]]
     assert dict(result.counts.unusable) == {"several_labels": 1, "not_a_classification": 1, "not_in_the_file": 1}
-    assert "1 annotations ignored: several labels." in result.counts.sentences()
+    assert "1 annotation ignored: several labels." in result.counts.sentences()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """CSV tables for spreadsheets: `rows.csv`, and the images beside it in `images/`.
 
 A person edits the column `label`, or fills `answer` (reject, none_of_these, bad, duplicate, keep, unsure, skip, flag,
-or label to confirm the label), and may fill `note` and `reviewer`.
+label to confirm the label, or a class), and may fill `note` and `reviewer`.
 """
 
 from __future__ import annotations

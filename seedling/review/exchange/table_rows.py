@@ -1,12 +1,14 @@
 """Rows of tables (CSV, Hugging Face datasets, image folders, attributes of FiftyOne): which of them a person answered.
 
-An exported table has the column `exported_label`. A row has an answer if a person changed `label`, or filled `answer`.
+An exported table has the column `exported_label`. A row has an answer if a person changed `label`, or filled `answer`,
+with a class or with another answer.
 In a table without this column, each label is an answer, except those that a model gave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from seedling.errors import InputError, MissingColumn
@@ -24,6 +26,7 @@ PATH_COLUMNS = ("image", "file_name", "filepath", "path")
 PREDICTION_COLUMNS = ("suggestion", "prediction", "predicted", "predicted_label", "model_label", "pseudo_label")
 PERSON_SOURCES = frozenset({"", "human", "review"})  # label_source of labels that people gave
 EXPORTED, LABEL, ANSWER = "exported_label", "label", "answer"
+MIN_ANSWER_SIMILARITY = 0.8  # of a word that is a misspelled answer, not a class
 LABEL_REMOVED = "label_removed_without_an_answer"
 
 
@@ -74,9 +77,13 @@ def table_row(
 
 
 def _explicit(word: str, cells: Mapping[str, str], position: str, suggestion: str | None) -> ExternalAnswer:
-    """The answer of a filled cell `answer`."""
-    kind = ANSWER_WORDS.get(word.strip().casefold().replace("-", "_"))
+    """The answer of a filled cell `answer`. A word that is no answer is a class, unless `label` has another new one."""
+    folded = word.strip().casefold().replace("-", "_")
+    kind = ANSWER_WORDS.get(folded)
     if kind is None:
+        is_typing_error = bool(get_close_matches(folded, ANSWER_WORDS, n=1, cutoff=MIN_ANSWER_SIMILARITY))
+        if cells.get(LABEL, "") in {"", word, cells.get(EXPORTED)} and not is_typing_error:
+            return ExternalAnswer("label", word)
         listed = ", ".join(sorted(set(ANSWER_WORDS.values())))
         raise InputError(
             f"{position}: the answer {shortened(word)} is unknown. Use one of {listed}, and write classes to the "
