@@ -75,7 +75,7 @@ def preview(workspace: Path) -> list[str]:
             rows = _first_rows(counts.count(items), params.modality)
             counts.lines += [f"{_folder_name(source)}: a folder of files.", *_aligned(rows)]
     ignored = count_files(data, sources, frozenset(counts.files_read)).ignored
-    return [*counts.lines, *_totals(counts), *_ignored(ignored)]
+    return [*counts.lines, *_totals(counts, params.review.classes), *_ignored(ignored)]
 
 
 def _folder_name(source: FolderSource) -> str:
@@ -171,11 +171,14 @@ def _cut(text: str) -> str:
     return line if len(line) <= MAX_CELL_CHARACTERS else line[: MAX_CELL_CHARACTERS - 1] + "…"
 
 
-def _totals(counts: DataPreview) -> Iterator[str]:
+def _totals(counts: DataPreview, named_classes: Sequence[str]) -> Iterator[str]:
+    """Yield the classes, splits and rejected rows. named_classes: `review.classes`, which no row need have."""
     by_rows = sorted(counts.classes, key=lambda label: (-counts.classes[label].total(), label))
-    listed = [f"{_cut(label)} {counts.classes[label].total():,}" for label in by_rows[:MAX_CLASSES_SHOWN]]
-    more = f" and {len(by_rows) - MAX_CLASSES_SHOWN:,} more" if len(by_rows) > MAX_CLASSES_SHOWN else ""
-    yield f"Classes: {', '.join(listed) + more if listed else 'none, as no row has a label'}."
+    labels = by_rows or list(named_classes)
+    listed = [_cut(label) + (f" {counts.classes[label].total():,}" if by_rows else "") for label in labels]
+    more = f" and {len(labels) - MAX_CLASSES_SHOWN:,} more" if len(labels) > MAX_CLASSES_SHOWN else ""
+    classes = ", ".join(listed[:MAX_CLASSES_SHOWN]) + more
+    yield f"Classes: {classes}." if by_rows else f"Classes: {classes or 'none'}; no row has a label."
     splits = ", ".join(f"{split} {rows:,}" for split, rows in sorted(counts.splits.items()))
     yield f"Splits: {splits or 'none'}." + (" Rows in the pool have no label." if counts.splits["pool"] else "")
     for reason, origins in sorted(counts.reasons.items()):

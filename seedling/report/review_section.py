@@ -265,7 +265,7 @@ def answers_sentence(record: ReviewRecord) -> Markup:
     """How many answers and decided rows there are, and the states of all rows."""
     states = record.states
     return Markup(
-        "{} gave {} and decided about <b>{}</b>. Of all labels, <b>{}</b> are reviewed and {} are labeled by the data "
+        "{} gave {} and decided on <b>{}</b>. Of all labels, <b>{}</b> are reviewed and {} are labeled by the data "
         "alone; {} are only predicted."
     ).format(
         plural(len(record.reviewers), "reviewer"),
@@ -290,7 +290,7 @@ def error_rate_sentence(rate: ErrorRateRecord) -> Markup:
     if rate.is_corrected:
         details = soft(
             f"{contradicted}; their own errors, measured on {plural(rate.second_looks, 'row')} that were answered "
-            "twice, are taken out. A mistake that all looks share is not noticed."
+            "twice, are taken out. A mistake that is made each time is not noticed."
         )
     else:
         details = warning(

@@ -192,9 +192,9 @@ def confidence_sentence(
             continue
         errors = point.errors
         ends = soft(f"[{percent(1 - errors.high)}, {percent(1 - errors.low)}]")
-        return sentence + Markup("Above a confidence of {} it predicts {} of the rows, {} {} of them rightly.").format(
-            percent(point.threshold), percent(point.coverage.value), percent(1 - errors.value), ends
-        )
+        return sentence + Markup(
+            "Above a confidence of {} it predicts {} of the rows, and {} {} of these predictions are right."
+        ).format(percent(point.threshold), percent(point.coverage.value), percent(1 - errors.value), ends)
     return sentence or None
 
 
@@ -213,7 +213,9 @@ def abstention_sentence(selective: SelectivePredictionRecord, rows: int, label_n
         ).format(threshold, whole_percent(target))
     else:
         accuracy = selective.accuracy
-        result = Markup("{} {} of them rightly").format(percent(accuracy.value), soft(interval(accuracy)))
+        result = Markup("and {} {} of these predictions are right").format(
+            percent(accuracy.value), soft(interval(accuracy))
+        )
         is_missed = accuracy.value < target
         sentence = Markup("Above a confidence of {} it predicts {} of {} rows ({}), {}{}").format(
             threshold,

@@ -130,7 +130,7 @@ def test_the_section_says_what_was_decided_and_the_table_has_the_numbers(reviewe
     context = review_context(workspace, NO_PREDICTIONS, 0.95)
     page = page_of(context)
     for words in (
-        "2 reviewers gave 46 answers and decided about <b>26 rows</b>",
+        "2 reviewers gave 46 answers and decided on <b>26 rows</b>",
         "measured on 21 random rows that were answered without a suggestion",
         '<td>rows rejected as bad data</td><td class="n">2</td>',
         "<td>reviewed by a person</td>",

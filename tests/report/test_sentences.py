@@ -153,7 +153,8 @@ def test_the_first_stricter_threshold_is_named() -> None:
     empty = ThresholdResult(0.99, (0.005,), coverage=estimate(0.0), errors=None)
     point = ThresholdResult(0.892, (0.01,), coverage=estimate(0.932), errors=errors)
     always = "It predicts every row: in cross-validation, it reached the target accuracy of 95 % without a threshold. "
-    confident = "Above a confidence of 89.2 % it predicts 93.2 % of the rows, 99.1 % [95.2 %, 99.8 %] of them rightly."
+    confident = "Above a confidence of 89.2 % it predicts 93.2 % of the rows, and 99.1 % [95.2 %, 99.8 %] of these "
+    confident += "predictions are right."
     assert plain(sentences.confidence_sentence(selective(), [none, empty, point])) == always + confident
     assert plain(sentences.confidence_sentence(selective(threshold=0.5), [point])) == confident
     assert sentences.confidence_sentence(selective(threshold=0.9), [point]) is None
@@ -190,7 +191,8 @@ def test_abstention_states_coverage_and_the_target_only_if_it_is_missed() -> Non
         "accuracy": estimate(0.893, 0.85, 0.93),
     }
     assert plain(sentences.abstention_sentence(selective(**values), 224, 0.0)) == (
-        "Above a confidence of 59.8 % it predicts 205 of 224 rows (91.5 %), 89.3 % [85.0 %, 93.0 %] of them rightly; "
+        "Above a confidence of 59.8 % it predicts 205 of 224 rows (91.5 %), and 89.3 % [85.0 %, 93.0 %] of these predictions "
+        "are right; "
         "the target is 95 %"
     )
     assert "target" not in plain(
