@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from seedling.config.params import NOTHING, EvaluateParams, WorkspaceConfig
 from seedling.dataset.generation import PayloadReader, columns_of, digest, read, read_manifest, source_of
 from seedling.dataset.schema import HUMAN_SOURCES, REVIEW_SOURCE
-from seedling.errors import InputError
+from seedling.errors import InputError, SeedlingError
 from seedling.evaluate.metrics import accuracy, majority_baseline, per_class, with_intervals
 from seedling.evaluate.next_steps import Curve, LabelSource, errors_by_class, extrapolate, next_steps
 from seedling.evaluate.plots import write_losses, write_plots
@@ -106,8 +106,9 @@ def evaluate(  # noqa: PLR0913  (the inputs of a stage, each by its name)
     model_folder = models / str(accepted_round)
     classes = list(read_manifest(validated).classes)
     ranks = _ranks(classes, params)
-    cross_validated = out_of_fold(model_folder, validated, classes)
     model_record = ModelRecord.read(model_folder / MODEL)
+    _check_classes(model_record, classes)
+    cross_validated = out_of_fold(model_folder, validated, classes)
     with single_threaded():
         model = load_model(model_folder, workspace)
         test = _predict(model, collected, validated, classes, "test", progress)
@@ -386,6 +387,16 @@ def read_decisions(models: Path) -> list[DecisionRecord]:
     if not paths:
         raise InputError(f"{models} holds no trained round: run `seedling stage train@0`, or `seedling run`.")
     return [DecisionRecord.read(path) for _, path in paths]
+
+
+def _check_classes(model: ModelRecord, classes: Sequence[str]) -> None:
+    """Raise SeedlingError if validate has found other classes since the model was trained."""
+    if list(model.classes) != list(classes):
+        differing = sorted(set(model.classes) ^ set(classes))
+        raise SeedlingError(
+            f"The model was trained on other classes than the data has now ({', '.join(differing)[:200]}): "
+            "`seedling run` trains it again."
+        )
 
 
 def out_of_fold(model: Path, validated: Path, classes: Sequence[str]) -> Scored:

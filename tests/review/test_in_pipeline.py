@@ -20,9 +20,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from seedling.dataset.generation import read, read_rejected
+from seedling.dataset.generation import read, read_manifest, read_rejected
 from seedling.records.manifest import read_notes
 from seedling.records.stage_notes import ValidateNotes
+from seedling.review.log import ReviewLog
+from seedling.review.records import ClassChange
+from seedling.workspace import Workspace
 
 SEEDLING = str(Path(sys.executable).with_name("seedling"))
 TOPICS = {
@@ -212,3 +215,22 @@ def test_two_reviewers_never_get_the_same_row_unless_they_should(unlabeled: Path
         shared = [item for item in ben.items(count=8) if item["row_id"] in answered]
         assert len(shared) >= 6  # some of the questions have another purpose
         assert not any(item["suggestion_shown"] or item["previous_label"] for item in shared)
+
+
+@pytest.mark.slow
+def test_evaluate_alone_after_a_renamed_class_names_the_command(finished_copy: Path) -> None:
+    """Validate has the new class, and the model the old one: an explained error instead of a traceback."""
+    old = str(load_classes(finished_copy)[0])
+    change = ClassChange(id=uuid.uuid4().hex, reviewer="anna", operation="rename", old=(old,), new=("renamed",))
+    ReviewLog(finished_copy).append("anna", [change])
+    run(SEEDLING, "stage", "validate", folder=finished_copy)
+    done = subprocess.run([SEEDLING, "stage", "evaluate"], cwd=finished_copy, capture_output=True, text=True)
+    assert done.returncode == 2
+    message = " ".join(done.stderr.split())
+    assert f"The model was trained on other classes than the data has now ({old}, renamed)" in message
+    assert "unexpected error" not in message
+
+
+def load_classes(workspace: Path) -> tuple[str, ...]:
+    """The classes of validate."""
+    return read_manifest(Workspace(workspace).generation("validate")).classes
