@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,9 +39,12 @@ class RunningStage:
 class LiveTable:
     """A table of the stages: pending, running with a progress bar and the remaining time, or finished."""
 
-    def __init__(self, console: Console, *, collapse_skipped: bool = True) -> None:
-        """collapse_skipped: whether all skipped rounds are one line."""
+    def __init__(
+        self, console: Console, *, collapse_skipped: bool = True, shown_stages: Sequence[str] | None = None
+    ) -> None:
+        """collapse_skipped: whether all skipped rounds are one line; shown_stages: None for all stages."""
         self._console, self._collapse_skipped = console, collapse_skipped
+        self._shown_stages = list(stages()) if shown_stages is None else list(shown_stages)
         self._lock = threading.Lock()
         self._running: dict[str, RunningStage] = {}
         self._outcomes: dict[str, Outcome] = {}
@@ -121,7 +124,7 @@ class LiveTable:
         ):
             table.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
         with self._lock:
-            for name in stages():
+            for name in self._shown_stages:
                 if (outcome := self._outcomes.get(name)) is not None and self._is_collapsed(outcome):
                     if name == self._first_skipped():
                         table.add_row("-", Text("rounds", style="dim"), "", "", "", "", self._skipped_note())

@@ -56,13 +56,15 @@ class ReviewCommand:
         from seedling.versioning.ledger import open_ledger
 
         console = RunConsole()
+        # Before the first run, there may be too few labels for validate.
+        stages = ("scrape", "validate") if (paths.generation("validate") / MANIFEST).is_file() else ("scrape",)
         with workspace_lock(self.workspace):
             upgrade_workspace(self.workspace)
-            live_table, ledger = LiveTable(console), open_ledger(self.workspace)
+            live_table, ledger = LiveTable(console, shown_stages=stages), open_ledger(self.workspace)
             ledger.watch, ledger.finished = live_table.watch, live_table.finish
             with live_table.live():
                 ledger.run("scrape", visit=refresh)
-                if (paths.generation("validate") / MANIFEST).is_file():  # otherwise, there may be too few labels
+                if "validate" in stages:
                     ledger.run("validate")
 
     def session(self) -> ReviewSession:

@@ -66,7 +66,7 @@ class TerminalReview:
     keys: KeySource
     console: PrintableConsole
     mode: Question = "verify"
-    answers: int = 0
+    _answer_ids: set[str] = field(default_factory=set)
     _message: str = ""
     _shown_at: float = 0.0
     _shows_all: bool = False
@@ -76,6 +76,11 @@ class TerminalReview:
     def __post_init__(self) -> None:
         self._bindings = Bindings.of(self.session.params.review.keys)
         self._screen = ReviewScreen(self.console, self._bindings, is_terminal=self.keys.is_terminal)
+
+    @property
+    def answers(self) -> int:
+        """The number of answers since the start, without undone ones."""
+        return len(self._answer_ids)
 
     def run(self, row_id: str | None = None) -> int:
         """Ask rows until the reviewer leaves or all rows are answered. Returns the number of answers."""
@@ -231,7 +236,8 @@ class TerminalReview:
                 if self._bindings.actions.get(self.keys.read().code) == "leave":
                     return False
                 continue
-            self.answers += kind not in {"flag", "skip"}
+            if kind not in {"flag", "skip"}:
+                self._answer_ids.add(answer.id)
             self._message = f"{kind}{f': {label}' if label else ''}"
             return True
 
@@ -251,6 +257,10 @@ class TerminalReview:
         except OSError as error:
             self._screen.say(f"Not saved ({error.strerror}): free space and press the key again.")
             return False
+        if kind == "undo":
+            self._answer_ids -= set(answer_ids)
+        else:
+            self._answer_ids |= set(answer_ids)
         rows = {entry.id: entry.row_id for entry in lines if isinstance(entry, Answer)}
         self._row = rows[answer_ids[0]] if kind == "undo" else None
         self._message = "The answer is undone; answer again." if kind == "undo" else "The answer is restored."

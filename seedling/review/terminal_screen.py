@@ -129,7 +129,8 @@ class ReviewScreen:
 
     @staticmethod
     def _names(keys: Sequence[str]) -> str:
-        return "/".join(name for key in keys if (name := key_name(key)) is not None)
+        names = [name for key in keys if (name := key_name(key)) is not None]
+        return (" or " if "/" in names else "/").join(names)
 
     def show_help(self, labels: Sequence[str]) -> None:
         """Show all keys."""

@@ -70,6 +70,12 @@ def test_one_stage_alone_says_that_it_was_skipped() -> None:
     assert "pseudo_label@2" in line and "skipped" in line
 
 
+def test_only_the_stages_that_run_are_in_the_table() -> None:
+    """A review collects rows, and runs no other stage."""
+    assert LiveTable(console()).table().row_count == len(stages())
+    assert LiveTable(console(), shown_stages=["scrape"]).table().row_count == 1
+
+
 def test_a_result_is_printed_before_its_stage_ends() -> None:
     """The accuracy is printed while the robustness tests run."""
     screen = console()

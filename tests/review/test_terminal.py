@@ -186,11 +186,13 @@ def test_a_killed_review_returns_to_the_same_row(open_terminal: Callable[..., Te
 
 @pytest.mark.slow
 def test_undo_reaches_answers_of_an_earlier_session(open_terminal: Callable[..., Terminal]) -> None:
-    """Two answers, a restart, undo twice, redo once: the row comes back, and the log has what counts."""
+    """Two answers, of which one is undone and restored, a restart, undo twice, redo once: the log has what counts."""
     terminal = open_terminal()
     first = text_on(terminal.wait_for("Is this '"))
     second = text_on(terminal.press("a", "1 answered now"))
     terminal.press("x", "2 answered now")
+    terminal.press("z", "1 answered now")
+    terminal.press("y", "2 answered now")
     terminal.press("q", "answers: 2")
     terminal = open_terminal()
     terminal.wait_for("Is this '")
@@ -199,7 +201,7 @@ def test_undo_reaches_answers_of_an_earlier_session(open_terminal: Callable[...,
     terminal.press("z", "Nothing is left to undo.")
     terminal.press("y", "The answer is restored")
     kinds = [line.kind for line in terminal.lines()]
-    assert kinds == ["answer", "answer", "undo", "undo", "redo"]
+    assert kinds == ["answer", "answer", "undo", "redo", "undo", "undo", "redo"]
 
 
 @pytest.mark.slow
@@ -236,7 +238,8 @@ def test_help_panel_search_and_modes_are_one_key_each(open_terminal: Callable[..
     """A class is found by a part of its name; Escape changes nothing; the panel says what is known."""
     terminal = open_terminal()
     terminal.wait_for("Is this '")
-    assert "none of these classes" in terminal.press("?", "nearest labeled rows")
+    shown = terminal.press("?", "nearest labeled rows")
+    assert "none of these classes" in shown and "/ or t" in shown
     assert "0 answers" in terminal.press("i", "enough: not yet")
     terminal.press("m", "Which class is this?")
     terminal.press("/", "Class: ")
@@ -283,7 +286,7 @@ def test_lines_answer_where_standard_input_is_no_terminal(texts: Path) -> None:
         ("bad", None, None),
     ]
     assert [line.kind for line in lines][-1] == "undo"
-    assert "answers: 3" in done.stdout
+    assert "answers: 2" in done.stdout  # one was undone
 
 
 @pytest.mark.slow
