@@ -25,6 +25,7 @@ READABLE_PARTS = {
     "/noise_upstream": ", 6 % by the publisher",
     "logistic_regression": "linear",
 }
+REVIEW_SETS = {"photographs": "trash", "clothing_small": "clothing", "hwu64": "home intents", "intents": "bank intents"}
 LABEL_ERROR_METRICS = ["F1", "average precision"]
 SPEED_TICKS = [0.5, 1, 2, 5, 10]
 COVERAGE_TARGET = {"low": 0.93, "high": 0.97}
@@ -70,6 +71,15 @@ def label_errors() -> Markup:
     frame = frame.assign(setting=frame["metric"] + ": " + first_part)
     frame = frame.sort_values("metric", ascending=False, kind="stable")
     return _dots(_against_peers(frame, SEEDLING), "F1 or average precision")
+
+
+def review() -> Markup:
+    """Answers until random's accuracy at 300 answers: the order of the review and the other orders."""
+    frame = results("review")
+    frame = frame[frame["metric"] == "answers to random's accuracy at 300"]
+    setting = frame["setting"].str.removesuffix(", from no label").map(readable).replace(REVIEW_SETS)
+    kind = frame["system"].eq("expected_value").map({True: SEEDLING, False: PEER})
+    return _dots(frame.assign(kind=kind, setting=setting), "answers", reference=300)
 
 
 def augmentation() -> Markup:
@@ -143,7 +153,7 @@ def crawling() -> Markup:
 
 CHARTS: Mapping[str, Callable[[], Markup]] = {
     chart.__name__: chart
-    for chart in (few_labels, label_noise, label_errors, augmentation, coverage, run_time, speed, crawling)
+    for chart in (few_labels, label_noise, label_errors, review, augmentation, coverage, run_time, speed, crawling)
 }
 
 
