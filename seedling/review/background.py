@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,19 @@ class AccuracyHistory:
 
 
 @dataclass(frozen=True)
+class YieldingReader(PayloadReader):
+    """Reads images or texts by id, and gives way to more urgent work before each."""
+
+    give_way: Callable[[], None]
+
+    def __call__(self, ids: Iterable[str]) -> Iterator[tuple[str, bytes | str]]:
+        """Yield the id and the image or text of these rows, each once."""
+        for row in super().__call__(ids):
+            self.give_way()
+            yield row
+
+
+@dataclass(frozen=True)
 class RankingTask:
     """What to rank. positions: of the rows that can be asked; answers: so far, for the learning curve."""
 
@@ -114,6 +127,7 @@ class BackgroundRanker:
     """Computes features once, refits the heads after each `refit_after` answers, and ranks again, on its own thread.
 
     publish: called with the rows, the positions in their new order, and the refit; None without enough labels.
+    give_way: called before each row whose features are computed; waits while a page waits for an image.
     """
 
     def __init__(
@@ -121,8 +135,9 @@ class BackgroundRanker:
         workspace: Path,
         params: Params,
         publish: Callable[[str, NDArray[np.intp], ReviewRows, Refit | None], None],
+        give_way: Callable[[], None] = lambda: None,
     ) -> None:
-        self.workspace, self.params, self._publish = workspace, params, publish
+        self.workspace, self.params, self._publish, self._give_way = workspace, params, publish, give_way
         self.history = AccuracyHistory.of(workspace)
         self.refitting = False
         self.error: str | None = None
@@ -291,7 +306,7 @@ class BackgroundRanker:
         fits = self._maker is None or self._fits_all_at_once
         if fits:
             self._maker = _feature_maker(self.params, self.workspace)
-        read = PayloadReader.of(Workspace(self.workspace).generation("scrape"))
+        read = YieldingReader((Workspace(self.workspace).generation("scrape"),), self._give_way)
         inputs = self._maker.of_rows(missing, read, fit=fits, progress=progress)
         values = dense(inputs.features)
         norms = np.linalg.norm(values, axis=1, keepdims=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from seedling.dataset.generation import SinglePayloads
@@ -17,6 +19,7 @@ MAX_LOSSLESS_SIDE = 512  # images up to this size are sent as PNG, whose pixels 
 ENLARGED_SIDE = 512  # small images are enlarged to about this size: browsers blur the edges of a few pixels
 JPEG_QUALITY = 85
 MAX_CACHE_BYTES = 64 * 2**20
+MAX_WAIT_SECONDS = 0.25  # of background work for images, per row
 
 
 class ReviewImages:
@@ -30,6 +33,7 @@ class ReviewImages:
         self._lock = threading.Lock()
         # Decoded images are large; more of them at once take memory and delay the answers, but are not sooner ready.
         self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._n_requested, self._changed = 0, threading.Condition()
 
     def get(self, row_id: str, side: int) -> tuple[bytes, str]:
         """Return the encoded image and its media type. side: maximum pixels of the longer side, 0 for the largest.
@@ -41,8 +45,24 @@ class ReviewImages:
             if (row_id, longest) in self._cache:
                 self._cache.move_to_end((row_id, longest))
                 return self._cache[row_id, longest]
-        with self._decoding:
+        with self._counted_request(), self._decoding:
             return self._render(row_id, side, longest)
+
+    @contextmanager
+    def _counted_request(self) -> Iterator[None]:
+        with self._changed:
+            self._n_requested += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_requested -= 1
+                self._changed.notify_all()
+
+    def wait_until_idle(self, timeout_seconds: float = MAX_WAIT_SECONDS) -> None:
+        """Wait until no page waits for an image, so that background work does not delay it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._n_requested == 0, timeout_seconds)
 
     def _render(self, row_id: str, side: int, longest: int) -> tuple[bytes, str]:
         payload = self._read([row_id]).get(row_id)

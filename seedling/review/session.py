@@ -61,12 +61,13 @@ class ReviewSession:
             on_answers()
 
         queue = ReviewQueue(workspace, params, rank, split=split, answered=answered)
+        images = ReviewImages(workspace, params.max_megapixels)
         session = cls(
             workspace=workspace,
             params=params,
             queue=queue,
-            ranker=BackgroundRanker(workspace, params, publish),
-            images=ReviewImages(workspace, params.max_megapixels),
+            ranker=BackgroundRanker(workspace, params, publish, images.wait_until_idle),
+            images=images,
             words=WordWeights(),
         )
         session.order = params.review.order
