@@ -140,8 +140,8 @@ class CorrectedTestRecord(RecordPart):
 class ReviewedTestRecord(RecordPart):
     """A test split of rows that only reviewers have labeled.
 
-    rows: all; random: first asked as random rows, without a suggestion; suggested: answered with a suggestion, or with
-    a class that was asked about, on the screen. The other rows were selected by the order of the review.
+    rows: all; random: drawn at random and first asked without a suggestion; suggested: answered with a suggestion, or
+    with a class that was asked about, on the screen. The other rows were selected by the order of the review.
     """
 
     rows: int

@@ -315,8 +315,8 @@ def limit_of_test_rows(workspace: Path) -> Iterator[str]:
     reviews = read_notes(Workspace(workspace).generation("validate"), ValidateNotes).reviews
     if reviews and reviews.test_rows:
         yield (
-            f"- The {reviews.test_rows:,} test rows are not a random sample: they come from the rows that reviewers "
-            "labeled, most of which were selected because they are hard."
+            f"- The {reviews.test_rows:,} test rows are not a random sample of the data: they come from the rows that "
+            "reviewers labeled, and the order of a review selects hard ones."
         )
 
 

@@ -191,7 +191,7 @@ def reviewed_test(row_ids: Collection[str], decisions: Decisions) -> ReviewedTes
             last[answer.row_id] = answer
     return ReviewedTestRecord(
         rows=len(row_ids),
-        random=sum(answer.purpose == "random" and is_blind(answer) for answer in first.values()),
+        random=sum("random" in {answer.purpose, answer.order} and is_blind(answer) for answer in first.values()),
         suggested=sum(answer.purpose != "imported" and not is_blind(answer) for answer in last.values()),
     )
 

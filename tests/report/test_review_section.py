@@ -308,9 +308,10 @@ def test_a_test_split_of_reviewed_rows_says_how_its_rows_were_chosen() -> None:
     answer(2, "cat", suggestion_shown=True, previous_label=None)
     answer(3, "cat", asked_label="cat", previous_label=None)
     answer(3, "cat", purpose="random")
-    answer(4, "cat", suggestion_shown=True)
+    answer(4, "cat", order="random")
     decisions = decide(answer.files)
     assert reviewed_test([], decisions) is None
+    assert reviewed_test([row_id(4)], decisions) == ReviewedTestRecord(rows=1, random=1, suggested=0)
     record = reviewed_test([row_id(1), row_id(2), row_id(3)], decisions)
     assert record == ReviewedTestRecord(rows=3, random=1, suggested=1)
     sentence = str(reviewed_test_sentence(record))
