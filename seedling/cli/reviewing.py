@@ -168,7 +168,7 @@ class ReviewCommand:
         new = result.store(ReviewLog(self.workspace))
         for sentence in result.counts.sentences():
             print(printable(sentence))
-        print(f"{new:,} new answers saved in {Workspace(self.workspace).reviews}.")
+        print(f"{new:,} new answer{'' if new == 1 else 's'} saved in {Workspace(self.workspace).reviews}.")
 
 
 def full_row_id(row_id: str, ids: RowIds) -> str:
