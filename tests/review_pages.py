@@ -46,7 +46,7 @@ class ReviewProcess:
             self.process = subprocess.Popen(
                 [*command, "-w", str(self.workspace)], stdout=file, stderr=file, text=True, start_new_session=True
             )
-        wait_for(lambda: "rows to review" in log.read_text(encoding="utf-8"), START_SECONDS, log.read_text)
+        wait_for(lambda: " to review." in log.read_text(encoding="utf-8"), START_SECONDS, log.read_text)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process."""

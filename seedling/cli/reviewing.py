@@ -100,7 +100,7 @@ class ReviewCommand:
             prefix = "" if len(addresses) == 1 else f"{name}: "
             console.print(f"{prefix}{address}", markup=False, highlight=False, soft_wrap=True)
         console.print(
-            f"{server.session.queue.remaining:,} rows to review. Answers are saved in "
+            f"{_plural(server.session.queue.remaining, 'row')} to review. Answers are saved in "
             f"{Workspace(self.workspace).reviews}; the next `seedling run` uses them. Press Ctrl-C to stop.",
             markup=False,
             highlight=False,
@@ -113,7 +113,7 @@ class ReviewCommand:
             server.wait()
         except KeyboardInterrupt:
             answers = len(server.session.queue.present_decisions().answers)
-            console.print(f"Stopped. {answers:,} answers are saved.", highlight=False)
+            console.print(f"Stopped. Saved: {_plural(answers, 'answer')}.", highlight=False)
         finally:
             server.stop()
             signal.signal(signal.SIGTERM, before)
@@ -130,7 +130,9 @@ class ReviewCommand:
             raise InputError("A terminal has one reviewer: pass --reviewer once.")
         session = self.session()
         answers = review_in_terminal(session, names[0], row_id=self._first_row(session))
-        print(f"{answers:,} answers saved in {Workspace(self.workspace).reviews}; the next `seedling run` uses them.")
+        print(
+            f"{_plural(answers, 'answer')} saved in {Workspace(self.workspace).reviews}; the next `seedling run` uses them."
+        )
 
     def export(self, folder: Path, file_format: str) -> None:
         """Write the rows for another tool."""
@@ -213,3 +215,7 @@ def _user_name() -> str:
     if not name:
         raise InputError(f"The user name '{user}' cannot be the name of a reviewer: use --reviewer NAME.")
     return name[:64]
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from seedling.config.params import Params
 from seedling.dataset.class_indices import index_by_class
 from seedling.dataset.generation import PayloadReader
+from seedling.errors import DamagedFile
 from seedling.features.classical import FeatureMaker, ImageFeatures, TextFeatures, dense
 from seedling.features.encoder_handle import encoder_of
 from seedling.files.reading import read_json
@@ -90,7 +91,7 @@ class AccuracyHistory:
         path = Workspace(workspace).review_accuracies
         try:
             return cls(path, [(int(point[0]), *map(float, point[1:4])) for point in read_json(path)])  # type: ignore[misc]
-        except (OSError, ValueError, TypeError, IndexError):
+        except (OSError, DamagedFile, ValueError, TypeError, IndexError):
             return cls(path)
 
     def add(self, answers: int, accuracy: tuple[float, float, float]) -> None:

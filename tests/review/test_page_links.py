@@ -128,7 +128,7 @@ def test_a_page_without_a_server_states_the_command_of_each_row(browser: Any, wo
             [*command, "--no-browser", "--port", str(free_port())], cwd=workspace, stdout=file, stderr=file
         )
     try:
-        wait_for(lambda: "rows to review" in log.read_text(encoding="utf-8"), START_SECONDS, log.read_text)
+        wait_for(lambda: " to review." in log.read_text(encoding="utf-8"), START_SECONDS, log.read_text)
         address = next(word for word in log.read_text(encoding="utf-8").split() if word.startswith("http"))
         assert ReviewPage(browser.new_context(), address).row == row
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
+from seedling.review.background import AccuracyHistory
 from seedling.review.refit import (
     FOLDS,
     MEMBERS,
@@ -18,6 +21,7 @@ from seedling.review.refit import (
     nearest_row_shares,
     refit,
 )
+from seedling.workspace import Workspace
 
 
 def at_degrees(*angles: float) -> NDArray[np.float32]:
@@ -158,3 +162,14 @@ def test_wrong_input_is_refused() -> None:
         refit(features, np.array([0, 1]), np.ones(3), 2, features, seed=0)
     with pytest.raises(ValueError, match="Labels from 0 to 2 are not numbers of 2 classes"):
         refit(features, np.array([0, 1, 2]), np.ones(3), 2, features, seed=0)
+
+
+def test_a_damaged_file_of_accuracies_starts_a_new_curve(tmp_path: Path) -> None:
+    """The review goes on without the earlier points."""
+    path = Workspace(tmp_path).review_accuracies
+    path.parent.mkdir(parents=True)
+    path.write_text("[[20, 0.5, 0.4", encoding="utf-8")
+    history = AccuracyHistory.of(tmp_path)
+    assert history.points == []
+    history.add(40, (0.6, 0.5, 0.7))
+    assert AccuracyHistory.of(tmp_path).points == [(40, 0.6, 0.5, 0.7)]
