@@ -11,6 +11,7 @@ features and the ranking of the queue.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 import psutil
 from playwright.sync_api import Page, sync_playwright
-from record import Measurement, write
+from record import RESULTS, Measurement, write
 
 from seedling.dataset.generation import GenerationWriter, Row
 from seedling.media import images
@@ -145,9 +146,14 @@ def review(page: Page, address: str, mode: str, answers: int) -> tuple[list[floa
     return timings(page), time.perf_counter() - began
 
 
+def setting_name(rows: int, side: int) -> str:
+    """The setting in the table."""
+    return f"{rows:,} rows, {side:,} px"
+
+
 def measure(rows: int, side: int, answers: int) -> list[Measurement]:
     """Measure one setting: all modes on a new workspace."""
-    setting, command = f"{rows:,} rows, {side} px", "python benchmarks/review_speed.py"
+    setting, command = setting_name(rows, side), "python benchmarks/review_speed.py"
     measurements = []
     with tempfile.TemporaryDirectory() as temporary:
         workspace = Path(temporary, "workspace")
@@ -194,8 +200,27 @@ def rates(setting: str, mode: str, milliseconds: np.ndarray[Any, Any], command: 
     return lines
 
 
+def measured_before(settings: Sequence[str]) -> list[Measurement]:
+    """The rows of the table, except those of these settings."""
+    path = RESULTS / "review_speed.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            Measurement(
+                *(row[name] for name in ("setting", "system", "metric")),
+                *(float(row[name]) for name in ("value", "low", "high")),
+                row["unit"],
+                int(row["n"]),
+                row["command"],
+            )
+            for row in csv.DictReader(file)
+            if row["setting"] not in settings
+        ]
+
+
 def main() -> None:
-    """Measure the settings and write results/review_speed.csv."""
+    """Measure the settings, and replace their rows in results/review_speed.csv."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000, 1_000_000])
     parser.add_argument("--sides", type=int, nargs="+", default=[8, 224, 2_000])
@@ -203,7 +228,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = [(arguments.rows[0], side) for side in arguments.sides]
     settings += [(rows, arguments.sides[0]) for rows in arguments.rows[1:]]
-    measurements: list[Measurement] = []
+    measurements = measured_before([setting_name(rows, side) for rows, side in settings])
     for rows, side in settings:
         print(json.dumps({"rows": rows, "side": side, "load": os.getloadavg()[0]}), flush=True)
         measurements += measure(rows, side, arguments.answers)

@@ -130,9 +130,8 @@ class ReviewCommand:
             raise InputError("A terminal has one reviewer: pass --reviewer once.")
         session = self.session()
         answers = review_in_terminal(session, names[0], row_id=self._first_row(session))
-        print(
-            f"{_plural(answers, 'answer')} saved in {Workspace(self.workspace).reviews}; the next `seedling run` uses them."
-        )
+        folder = Workspace(self.workspace).reviews
+        print(f"{_plural(answers, 'answer')} saved in {folder}; the next `seedling run` uses them.")
 
     def export(self, folder: Path, file_format: str) -> None:
         """Write the rows for another tool."""
