@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -206,17 +206,9 @@ def measured_before(settings: Sequence[str]) -> list[Measurement]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Measurement(
-                *(row[name] for name in ("setting", "system", "metric")),
-                *(float(row[name]) for name in ("value", "low", "high")),
-                row["unit"],
-                int(row["n"]),
-                row["command"],
-            )
-            for row in csv.DictReader(file)
-            if row["setting"] not in settings
-        ]
+        rows = [row for row in csv.DictReader(file) if row["setting"] not in settings]
+    numbers: dict[str, Callable[[str], Any]] = {"value": float, "low": float, "high": float, "n": int}
+    return [Measurement(**{name: numbers.get(name, str)(text) for name, text in row.items()}) for row in rows]
 
 
 def main() -> None:
