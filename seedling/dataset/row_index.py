@@ -33,7 +33,7 @@ class RowIndex:
     """
 
     ids: NDArray[np.bytes_]
-    positions: NDArray[np.intp]
+    positions: NDArray[np.int32]
     starts: NDArray[np.intp]
     groups: Sequence[tuple[Path, int]]
 
@@ -43,7 +43,7 @@ class RowIndex:
         ids = np.concatenate([np.zeros(0, dtype=bytes), *ids_of_groups.values()])
         order = np.argsort(ids, kind="stable")  # equal ids stay in the order of the generation, for `find`
         starts = np.cumsum([0, *map(len, ids_of_groups.values())], dtype=np.intp)
-        return cls(ids[order], order, starts, list(ids_of_groups))
+        return cls(ids[order], order.astype(np.int32), starts, list(ids_of_groups))
 
     def parts_with(self, ids: Iterable[str]) -> list[Path]:
         """Return the parts with rows of these ids, in the order of the generation."""

@@ -253,7 +253,7 @@ class BackgroundRanker:
             probabilities=probabilities,
             labels=_label_numbers(rows, candidates),
             p_label_error=rows.p_label_error[candidates],
-            groups=rows.groups[candidates],
+            groups=rows.groups[candidates].astype(np.int64),
             newest_first=(candidates.max(initial=0) - candidates).astype(np.int64),
             reviewed_features=reviewed_features,
             reviewed_labels=labels,
@@ -283,9 +283,9 @@ class BackgroundRanker:
         label_of: dict[int, int] = {}
         for row_id, decision in decisions.by_row.items():
             position = rows.ids.position(row_id)
-            if position is not None and rows.split[position] != "test" and decision.label in class_to_index:
+            if position is not None and rows.splits[position] != "test" and decision.label in class_to_index:
                 label_of[position] = class_to_index[decision.label]
-        labeled = np.flatnonzero(rows.split == "train")
+        labeled = np.flatnonzero(rows.is_in("train"))
         if len(labeled) > MAX_LABELED:
             rng = np.random.default_rng(derived_seed(self.params.seed, "review labels") % 2**63)
             labeled = np.sort(rng.choice(labeled, MAX_LABELED, replace=False))

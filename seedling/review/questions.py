@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seedling.config.review_params import ReviewParams
 from seedling.review.records import Purpose
@@ -69,9 +68,10 @@ class RandomSample:
     def __init__(self, rows: ReviewRows, seed: int) -> None:
         rng = np.random.default_rng(derived_seed(seed, "random rows") % 2**63)
         has_label = rows.labels.is_known
-        is_trained = (rows.split == "train") & has_label
-        self._labeled: NDArray[np.intp] = rng.permutation(np.flatnonzero(is_trained))
-        self._pool: NDArray[np.intp] = rng.permutation(np.flatnonzero((rows.split == "pool") | ~has_label))
+        is_labeled = rows.is_in("train") & has_label
+        is_pool = rows.is_in("pool") | ~has_label
+        self._labeled = rng.permutation(np.flatnonzero(is_labeled)).astype(np.int32)
+        self._pool = rng.permutation(np.flatnonzero(is_pool)).astype(np.int32)
 
     def __iter__(self) -> Iterator[int]:
         """Yield all rows: a labeled one, one of the pool, and so on; the rest of the larger group at the end."""

@@ -133,9 +133,9 @@ class ReviewQueue:
                 answered_by[answer.row_id].add(answer.reviewer)
         randomly_asked = {answer.row_id for answer in decisions.answers if answer.purpose == "random"}
         splits = ("test",) if self.split == "test" else ("train", "pool")
-        is_asked = np.isin(rows.split, splits)
-        self.n_labeled = int((rows.labels.is_known & (rows.split == "train")).sum())
-        self.n_pool = int((rows.split == "pool").sum())
+        is_asked = rows.is_in(*splits)
+        self.n_labeled = int((rows.labels.is_known & rows.is_in("train")).sum())
+        self.n_pool = int(rows.is_in("pool").sum())
         with self.lock:
             self.rows, self.decisions, self.tally, self._is_asked = rows, decisions, tally, is_asked
             self._states, self._answered_by, self._randomly_asked = states, answered_by, randomly_asked
@@ -347,7 +347,10 @@ class ReviewQueue:
     def _free(self, positions: NDArray[np.intp], reviewer: str, taken: set[str]) -> NDArray[np.intp]:
         """Leave out the rows on this page and on the pages of others."""
         held = taken | {row_id for row_id in self.leases.row_ids if self.leases.is_held_by_another(reviewer, row_id)}
-        return np.setdiff1d(positions, self.rows.ids.positions(sorted(held)))
+        held_positions = self.rows.ids.positions(sorted(held))
+        is_free = np.ones(len(self.rows), dtype=bool)
+        is_free[held_positions[held_positions >= 0]] = False
+        return positions[is_free[positions]]
 
     def _together(
         self, reviewer: str, positions: NDArray[np.intp], mode: Question, asked_label: str | None

@@ -70,9 +70,9 @@ class ArrowStrings(Sequence["str | None"]):
         return [text for text in self._values.dictionary.to_pylist() if text is not None]
 
     @property
-    def codes(self) -> NDArray[np.int64]:
+    def codes(self) -> NDArray[np.int32]:
         """(n,): the number of each text among the categories; -1 for none."""
-        return np.asarray(self._values.indices.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+        return np.asarray(self._values.indices.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int32)
 
     def replaced(self, new: Callable[[str], str | None]) -> ArrowStrings:
         """The list with new(text) for each text. The function is called once for each different text."""
@@ -92,7 +92,7 @@ class RowIds(Sequence[str]):
 
     def __init__(self, ids: pa.Array[Any] | pa.ChunkedArray[Any]) -> None:
         self._ids = _id_bytes(ids)
-        self._order = np.argsort(self._ids, kind="stable")
+        self._order = np.argsort(self._ids, kind="stable").astype(np.int32)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -133,20 +133,20 @@ class RowIds(Sequence[str]):
 class ReviewRows:
     """The rows of a workspace that can be reviewed: n rows.
 
-    split: (n,), train, validation, test or pool. labels: as in the data, without reviews, under the present names of
+    splits: train, validation, test or pool. labels: as in the data, without reviews, under the present names of
     the classes; None in the pool. probabilities: (n, n_classes), rows sum to 1, NaN where no model has predicted; out
     of fold for labeled rows. p_label_error: (n,), NaN if unknown. groups: (n,), equal for near-duplicates. round: of
     the model, None without one.
     """
 
     ids: RowIds
-    split: NDArray[np.str_]
+    splits: ArrowStrings
     labels: ArrowStrings
     label_sources: ArrowStrings
     classes: tuple[str, ...]
     probabilities: NDArray[np.floating[Any]]
     p_label_error: NDArray[np.float32]
-    groups: NDArray[np.int64]
+    groups: NDArray[np.integer[Any]]
     origins: ArrowStrings
     licenses: ArrowStrings
     attributions: ArrowStrings
@@ -155,6 +155,11 @@ class ReviewRows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def is_in(self, *splits: str) -> NDArray[np.bool_]:
+        """(n,): whether the row is in one of these splits."""
+        categories = self.splits.categories
+        return np.isin(self.splits.codes, [number for number, name in enumerate(categories) if name in splits])
 
 
 def read_review_rows(workspace: Path, class_map: ClassMap, further_classes: Sequence[str] = ()) -> ReviewRows:
@@ -184,7 +189,7 @@ def read_review_rows(workspace: Path, class_map: ClassMap, further_classes: Sequ
     errors = table["p_label_error"].to_numpy() if is_validated else np.full(len(ids), np.nan)
     return ReviewRows(
         ids=ids,
-        split=np.asarray(splits.categories, dtype=np.str_)[splits.codes],
+        splits=splits,
         labels=labels,
         label_sources=ArrowStrings(table["label_source"]),
         classes=classes,
@@ -218,7 +223,7 @@ def _data_labels(table: pa.Table, class_map: ClassMap) -> ArrowStrings:
     return ArrowStrings(labels).replaced(class_map.present_label)
 
 
-def _group_numbers(table: pa.Table) -> NDArray[np.int64]:
+def _group_numbers(table: pa.Table) -> NDArray[np.int32]:
     """(n,): equal numbers for equal groups; before validate, each row is its own group."""
     return ArrowStrings(pc.coalesce(table["group"], table["id"])).codes
 

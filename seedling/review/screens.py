@@ -11,6 +11,7 @@ from seedling.review.rows import ReviewRows
 
 GRID_ROWS = 36
 MAX_DUPLICATES = 12
+ROWS_PER_BLOCK = 50_000
 
 
 def predicted_alike(rows: ReviewRows, positions: NDArray[np.intp]) -> tuple[NDArray[np.intp], str] | None:
@@ -18,16 +19,17 @@ def predicted_alike(rows: ReviewRows, positions: NDArray[np.intp]) -> tuple[NDAr
 
     Returns None if no row is predicted.
     """
-    probabilities = rows.probabilities[positions]
-    is_predicted = ~np.isnan(probabilities[:, 0])
-    positions, probabilities = positions[is_predicted], probabilities[is_predicted]
+    positions = positions[~np.isnan(rows.probabilities[positions, 0])]
     if not len(positions):
         return None
-    predicted = probabilities.argmax(axis=1)
+    predicted = np.empty(len(positions), dtype=np.int32)
+    for start in range(0, len(positions), ROWS_PER_BLOCK):  # a copy of all probabilities takes much memory
+        block = slice(start, start + ROWS_PER_BLOCK)
+        predicted[block] = rows.probabilities[positions[block]].argmax(axis=1)
     label_index = int(np.bincount(predicted).argmax())
-    members = np.flatnonzero(predicted == label_index)
-    confident = members[np.argsort(-probabilities[members, label_index], kind="stable")][:GRID_ROWS]
-    return positions[confident], rows.classes[label_index]
+    members = positions[predicted == label_index]
+    confident = np.argsort(-rows.probabilities[members, label_index], kind="stable")[:GRID_ROWS]
+    return members[confident], rows.classes[label_index]
 
 
 def near_duplicates(rows: ReviewRows, positions: NDArray[np.intp], excluded_ids: Collection[str]) -> NDArray[np.intp]:

@@ -16,7 +16,7 @@ def rows(probabilities: list[list[float]], groups: list[int]) -> ReviewRows:
     nothing = ArrowStrings(pa.nulls(6, pa.string()))
     return ReviewRows(
         ids=RowIds(pa.array(IDS)),
-        split=np.array(["pool"] * 6),
+        splits=ArrowStrings(pa.array(["pool"] * 6)),
         labels=nothing,
         label_sources=nothing,
         classes=("cat", "dog"),

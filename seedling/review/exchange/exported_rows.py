@@ -153,7 +153,7 @@ def _row(
     state: State = "labeled" if label is not None else "predicted" if suggestion is not None else "unlabeled"
     return ExportedRow(
         id=row_id,
-        split=str(rows.split[position]),
+        split=str(rows.splits[position]),
         label=label,
         label_source=label_source if label is not None else None,
         state="reviewed" if is_reviewed else state,
