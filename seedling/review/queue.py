@@ -10,20 +10,20 @@ import threading
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seedling.config.params import Params
-from seedling.errors import InputError
 from seedling.review.decisions import ClassMap, Decisions, active_answers, decide
 from seedling.review.leases import Lease, LeaseBook
 from seedling.review.log import ReviewLog
+from seedling.review.page_answers import AnswerFromPage, check_change
 from seedling.review.questions import RandomSample, Shares, purpose_of, shows_random_suggestion
 from seedling.review.records import Answer, ClassChange, Purpose, Question, Undo
+from seedling.review.reviewer_state import ReviewerState, closes_row
 from seedling.review.rows import ReviewRows, read_review_rows
 from seedling.review.screens import near_duplicates, predicted_alike
 from seedling.review.tally import ReviewTally
@@ -31,7 +31,6 @@ from seedling.serving.memory_return import return_freed_memory
 from seedling.workspace import Workspace
 
 MAX_ITEMS_PER_REQUEST = 100
-LEAVE_OPEN = frozenset({"skip", "flag", "keep"})  # a kept row of near-duplicates is still asked for its class
 MIN_RANDOM_ROWS_BETWEEN = 3  # random rows between an answer and its repetition: about 30 questions
 
 
@@ -42,55 +41,6 @@ class Ranking:
     order: str
     positions: NDArray[np.intp]
     version: int = 0
-
-
-@dataclass
-class ReviewerState:
-    """What a reviewer has answered.
-
-    random_rows: the rows of the random sample, in the order of the answers; repeated: those that were asked again;
-    questions: the number of rows that the reviewer got, for the draw of purposes.
-    """
-
-    answered: set[str] = field(default_factory=set)
-    skipped: list[str] = field(default_factory=list)
-    random_rows: list[str] = field(default_factory=list)
-    repeated: set[str] = field(default_factory=set)
-    questions: int = 0
-
-    def count(self, answer: Answer) -> None:
-        """Count an answer."""
-        if answer.answer == "skip":
-            self.skipped.append(answer.row_id)
-        elif answer.answer not in LEAVE_OPEN:
-            self.answered.add(answer.row_id)
-            if answer.purpose == "random":
-                self.random_rows.append(answer.row_id)
-            elif answer.purpose == "repeat":
-                self.repeated.add(answer.row_id)
-
-
-@dataclass(frozen=True)
-class AnswerFromPage:
-    """An answer as the page sends it; the queue adds what the lease says. id: made by the page."""
-
-    id: str
-    row_id: str
-    question: Question
-    answer: str
-    label: str | None = None
-    asked_label: str | None = None
-    suggestion_shown: bool = False
-    shown_at: int = 0
-    answered_at: int = 0
-    milliseconds: int = 0
-    note: str | None = None
-    batch: str | None = None
-
-
-def _is_answer(answer: Answer, classes: ClassMap) -> bool:
-    """Whether the row of the answer need not be asked again."""
-    return answer.answer not in LEAVE_OPEN and not classes.drops(answer)
 
 
 class ReviewQueue:
@@ -129,7 +79,7 @@ class ReviewQueue:
             states[answer.reviewer].questions += 1
             if not decisions.classes.drops(answer):
                 states[answer.reviewer].count(answer)
-            if _is_answer(answer, decisions.classes):
+            if closes_row(answer, decisions.classes):
                 answered_by[answer.row_id].add(answer.reviewer)
         randomly_asked = {answer.row_id for answer in decisions.answers if answer.purpose == "random"}
         splits = ("test",) if self.split == "test" else ("train", "pool")
@@ -373,7 +323,7 @@ class ReviewQueue:
             state = self._states[reviewer]
             for line in new_lines:
                 state.count(line)
-                if _is_answer(line, self.decisions.classes):
+                if closes_row(line, self.decisions.classes):
                     self._count_answer(line.row_id, +1)
                     self._answered_by[line.row_id].add(reviewer)
                 self.decisions.answers.append(line)
@@ -386,7 +336,7 @@ class ReviewQueue:
         return [line.id for line in new_lines]
 
     def _as_line(self, reviewer: str, answer: AnswerFromPage) -> Answer:
-        values = self._present_values(answer)
+        values = answer.present_values(self.rows.classes, self.decisions.classes)
         lease = self.leases.of(reviewer, answer.row_id)
         if lease is not None:
             values |= {
@@ -401,19 +351,6 @@ class ReviewQueue:
             }
         return Answer(reviewer=reviewer, **values)
 
-    def _present_values(self, answer: AnswerFromPage) -> dict[str, Any]:
-        """The values that the page sent, with the present names of classes that were changed since it was loaded.
-
-        An answer about a class that was split is a skip, so that its row is asked again.
-        """
-        values = {name: value for name, value in vars(answer).items() if value is not None}
-        gone = {name for name in ("label", "asked_label") if values.get(name, "") not in ("", *self.rows.classes)}
-        for name in gone:
-            values[name] = self.decisions.classes.present_label(values[name])
-        if values.get("label", "") is None or (values["answer"] == "reject" and values.get("asked_label", "") is None):
-            values |= {"answer": "skip", "label": None}
-        return values
-
     def _count_answer(self, row_id: str, change: int) -> None:
         """Count a row that is answered for the first time, or that is no longer answered, if it was to be asked."""
         position = self.rows.ids.position(row_id)
@@ -427,7 +364,7 @@ class ReviewQueue:
         answers = active_answers(self.log.read(reviewer).lines)
         with self.lock:
             state = self._states[reviewer]
-            still_answered = {answer.row_id for answer in answers if _is_answer(answer, self.decisions.classes)}
+            still_answered = {answer.row_id for answer in answers if closes_row(answer, self.decisions.classes)}
             for row_id in state.answered ^ still_answered:
                 if row_id in still_answered:
                     self._count_answer(row_id, +1)
@@ -449,25 +386,12 @@ class ReviewQueue:
         """
         with self.lock:
             if all(line.id != stored.id for stored in self.log.read(reviewer).lines):
-                self._check_change(line)
+                check_change(line, self.rows.classes)
             changes = [stored for stored in self.log.append(reviewer, [line]) if isinstance(stored, ClassChange)]
             if changes:
                 self.load()
                 self.leases.change_classes(ClassMap(changes).present_label)
         return self.rows.classes
-
-    def _check_change(self, line: ClassChange) -> None:
-        """Raise InputError for a class that is gone, and for a new name that is a class already."""
-        present = set(self.rows.classes)
-        gone = [label for label in line.old if label not in present]
-        if gone:
-            raise InputError(f"There is no class '{gone[0][:50]}' any more: load the page again.")
-        if line.operation == "rename" and line.new[0] in present:
-            raise InputError(f"'{line.new[0][:50]}' is a class already: merge both classes, or enter another name.")
-        if line.operation == "add" and present.issuperset(line.new):
-            raise InputError(f"'{line.new[0][:50]}' is a class already: enter another name.")
-        if line.operation == "split" and len(set(line.new)) < 2:
-            raise InputError("A split needs two different new classes.")
 
     @property
     def class_changes(self) -> int:

@@ -32,7 +32,7 @@ from seedling.media.images import Undecodable
 from seedling.review.address import remove_server_address, running_reviewer_url, write_server_address
 from seedling.review.keys import key_bindings
 from seedling.review.orders import ORDERS
-from seedling.review.queue import AnswerFromPage
+from seedling.review.page_answers import AnswerFromPage
 from seedling.review.records import AnswerKind, ClassChange, Question, Undo
 from seedling.review.session import ReviewSession
 from seedling.serving.http_clients import AllowedHosts

@@ -16,7 +16,7 @@ from seedling.errors import InputError
 from seedling.review.leases import Lease
 from seedling.review.log import Line
 from seedling.review.orders import ORDERS
-from seedling.review.queue import AnswerFromPage
+from seedling.review.page_answers import AnswerFromPage
 from seedling.review.records import MAX_NOTE_CHARACTERS, Answer, Question, Undo
 from seedling.review.session import ReviewSession
 from seedling.review.terminal_keys import (
