@@ -58,7 +58,7 @@ def test_one_label_a_class_is_used_and_the_report_says_that_nobody_knows_how_wel
     page = " ".join((workspace / "reports/report.html").read_text().split())
     assert "The accuracy is unknown" in page
     assert "Classifies images into 3 classes" in page
-    assert "Trained on 3 labeled rows (by people)" in page
+    assert "Trained on 3 rows labeled by people" in page
     assert "Unchecked labels" not in page
 
 

@@ -44,6 +44,15 @@ class ReviewCommand:
         """The reviewers; without --reviewer, the user of this process."""
         return [reviewer_name(name) for name in self.reviewers] or [_user_name()]
 
+    def _default_name(self) -> str | None:
+        """The name for answers without one in a file; None if the name of this process's user cannot be used."""
+        try:
+            return self.names()[0]
+        except InputError:
+            if self.reviewers:
+                raise
+            return None
+
     def prepare(self, *, refresh: bool) -> None:
         """Collect the rows if none were collected, or again, so that new files are in the queue."""
         load(self.workspace)
@@ -161,7 +170,7 @@ class ReviewCommand:
                 None if file_format is None else ExchangeFormat(file_format),
                 rows,
                 self.names()[0] if self.reviewers else None,
-                unnamed=self.names()[0],
+                unnamed=self._default_name(),
                 rules=LabelRules(renames_of(renames), add_classes=add, changes=decisions.classes),
                 max_megapixels=params.max_megapixels,
                 progress=progress,

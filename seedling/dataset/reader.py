@@ -63,7 +63,7 @@ def read(
 def read_columns(file: Path, columns: Sequence[str]) -> pa.Table:
     """Read these columns of a Parquet file, four times as fast as pyarrow's `read_table` if the file is small."""
     with reading(file), pq.ParquetFile(file) as parquet:
-        return parquet.read(columns=list(columns), use_threads=False)
+        return parquet.read(columns=list(columns), use_threads=False).select(list(columns))
 
 
 def columns_of(folder: Path) -> list[str]:

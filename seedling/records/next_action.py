@@ -17,8 +17,8 @@ def next_action(workspace: Path) -> str:
     if not flagged:
         sentence = f"Next: open {Workspace(workspace).report_page}, which lists what would improve the model most."
         pool = Manifest.read(validated / MANIFEST).rows_of("pool")
-        rows = "the row" if pool == 1 else f"the {pool:,} rows"
-        return f"{sentence} `seedling review` asks for the labels of {rows} without one." if pool else sentence
+        rows = "the label of the unlabeled row" if pool == 1 else f"labels of the {pool:,} unlabeled rows"
+        return f"{sentence} `seedling review` asks for {rows}." if pool else sentence
     errors = "1 likely label error" if flagged == 1 else f"{flagged:,} likely label errors"
     page = Workspace(workspace).data_page
     return f"Next: open the report, then check {errors} by keyboard with `seedling review`, or on {page}"

@@ -212,7 +212,7 @@ def review_summary(record: ReviewRecord) -> Markup:
         if done.corrected + done.rejected_labels
         else "",
         f"confirmed {plural(done.confirmed, 'label')}" if done.confirmed else "",
-        f"sorted out {plural(done.none_of_these + done.bad + done.duplicates, 'row')}"
+        f"removed {plural(done.none_of_these + done.bad + done.duplicates, 'row')}"
         if done.none_of_these + done.bad + done.duplicates
         else "",
     ]
@@ -323,8 +323,8 @@ def automation_bias_sentence(bias: AutomationBiasRecord) -> Markup:
 def corrected_test_sentence(test: CorrectedTestRecord) -> Markup:
     """The accuracy on the test split before and after its labels were corrected."""
     return Markup(
-        "Reviewers corrected {} of the {} that had one in the data. On these rows, the accuracy of this model is {} {} "
-        "with the former labels, and <b>{}</b> {} with the corrected ones. {}"
+        "Reviewers corrected {} of the {} that had a label in the data. On these rows, the accuracy of this model is "
+        "{} {} with the former labels, and <b>{}</b> {} with the corrected ones. {}"
     ).format(
         plural(test.corrected, "label"),
         plural(test.rows, "test row"),

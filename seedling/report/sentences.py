@@ -305,8 +305,7 @@ def reviewed_test_sentence(test: ReviewedTestRecord) -> Markup:
     """Why the accuracy on a test split that was taken from reviewed rows is not that of all rows."""
     return Markup(
         "{} Only reviewers labeled the {}. The order of the review selected {}, which are harder than the data on "
-        "average, and {} at random without a suggestion. {} answered with a suggestion or a proposed class on the "
-        "screen, so the labels may agree with the model too often. The accuracy is an estimate for such rows. For an "
+        "average, and {} at random without a suggestion. {} The accuracy is an estimate for such rows. For an "
         "unbiased one, draw rows at random, label them, and put them into data/test/&lt;class&gt;/ or give them the "
         "split <code>test</code> in the table."
     ).format(
@@ -314,7 +313,10 @@ def reviewed_test_sentence(test: ReviewedTestRecord) -> Markup:
         plural(test.rows, "test row"),
         "all of them" if not test.random else f"{thousands(test.rows - test.random)} of them",
         "none was drawn" if not test.random else f"{thousands(test.random)} {was_or_were(test.random)} drawn",
-        f"{thousands(test.suggested) if test.suggested else 'None'} {was_or_were(test.suggested or 1)}",
+        f"{thousands(test.suggested)} {was_or_were(test.suggested)} answered with a suggestion or a proposed class on "
+        "the screen, so the labels may agree with the model too often."
+        if test.suggested
+        else "None was answered with a suggestion on the screen.",
     )
 
 

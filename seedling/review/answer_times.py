@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from seedling.review.records import Answer
 
 MIN_ANSWERS = 10  # of each kind
-LATEST_ANSWERS = 500  # of each kind, so that the seconds follow a reviewer who becomes faster
+MAX_ANSWERS = 500  # of each kind, so that the seconds follow a reviewer who becomes faster
 MAX_RATIO = 4.0  # of the seconds of the two kinds: pauses must not decide the order
 
 
@@ -35,6 +35,6 @@ def seconds_per_row(answers: Sequence[Answer], is_labeled: NDArray[np.bool_]) ->
     ]
     if min(map(len, by_kind)) < MIN_ANSWERS:
         return None
-    pool, labeled = (float(np.median(seconds[-LATEST_ANSWERS:])) for seconds in by_kind)
+    pool, labeled = (float(np.median(seconds[-MAX_ANSWERS:])) for seconds in by_kind)
     labeled = float(np.clip(labeled, pool / MAX_RATIO, pool * MAX_RATIO))
     return np.where(is_labeled, labeled, pool).astype(np.float32)

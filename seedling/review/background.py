@@ -238,11 +238,12 @@ class BackgroundRanker:
         reviewed, labels = reviewed[has_features], labels[has_features]
         features, reviewed_features = self.features_of(rows, candidates), self.features_of(rows, reviewed)
         with threadpool_limits(1):  # so that an answer does not wait for all cores
-            refitted = self._refit(features, reviewed_features, labels, len(rows.classes))
+            groups = rows.groups[reviewed].astype(np.int64)
+            refitted = self._refit(features, reviewed_features, labels, len(rows.classes), groups)
         probabilities = np.asarray(rows.probabilities[candidates], dtype=np.float32)
         if refitted is not None and len(candidates):
-            is_new = np.isnan(probabilities[:, 0]) | (task.answers > 0)
             predicted = _honest_probabilities(refitted, candidates, reviewed)
+            is_new = np.isnan(probabilities[:, 0]) | (~np.isnan(predicted[:, 0]) & (task.answers > 0))
             probabilities = np.where(is_new[:, None], predicted, probabilities)
             lacks_prediction = self._lacks_prediction(rows)[candidates]
             rows.probabilities[candidates[lacks_prediction]] = predicted[lacks_prediction]
@@ -326,6 +327,7 @@ class BackgroundRanker:
         reviewed_features: NDArray[np.float32],
         labels: NDArray[np.int64],
         n_classes: int,
+        groups: NDArray[np.int64],
     ) -> Refit | None:
         if len(np.unique(labels)) < 2:
             return None
@@ -337,6 +339,7 @@ class BackgroundRanker:
             n_classes,
             features,
             self.params.seed,
+            groups=groups,  # near-duplicates of a row do not predict it
             estimate_label_errors=False,  # those of validate are used
         )
 
@@ -346,13 +349,14 @@ def _honest_probabilities(
 ) -> NDArray[np.float32]:
     """(n_candidates, k): the probabilities of the candidates by heads that have not seen their labels.
 
-    A head that was fitted on a wrong label would suggest this label. labeled: the positions of the labeled rows.
+    NaN for the only label of a class, since the other rows cannot predict it. A head that was fitted on a wrong label
+    would suggest this label. labeled: the positions of the labeled rows.
     """
     probabilities = np.array(refitted.probabilities, dtype=np.float32)
     index_of_position = {position: index for index, position in enumerate(labeled.tolist())}
     for row, position in enumerate(candidates.tolist()):
         if (index := index_of_position.get(position)) is not None:
-            probabilities[row] = refitted.out_of_fold[index]
+            probabilities[row] = refitted.out_of_fold[index] if refitted.is_evaluable[index] else np.nan
     return probabilities
 
 

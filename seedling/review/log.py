@@ -175,7 +175,10 @@ class ReviewLog:
         last = max(self._last_written.values())
         if now > last:
             return now
-        return (datetime.fromisoformat(last) + timedelta(milliseconds=1)).isoformat(timespec="milliseconds")
+        try:
+            return (datetime.fromisoformat(last) + timedelta(milliseconds=1)).isoformat(timespec="milliseconds")
+        except ValueError:  # a time that was edited by hand
+            return now
 
     @staticmethod
     def _write(path: Path, lines: Iterable[Line]) -> int:

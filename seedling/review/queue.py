@@ -23,7 +23,7 @@ from seedling.review.log import ReviewLog
 from seedling.review.page_answers import AnswerFromPage, check_change
 from seedling.review.questions import RandomSample, Shares, purpose_of, shows_random_suggestion
 from seedling.review.records import Answer, ClassChange, Purpose, Question, Undo
-from seedling.review.reviewer_state import ReviewerState, closes_row
+from seedling.review.reviewer_state import ReviewerState, answered_rows, closes_row
 from seedling.review.rows import ReviewRows, read_review_rows
 from seedling.review.screens import near_duplicates, predicted_alike
 from seedling.review.tally import ReviewTally
@@ -69,40 +69,54 @@ class ReviewQueue:
         self.load()
 
     def load(self) -> None:
-        """Read the log and the rows again, for example after a run has written new ones."""
+        """Read the log and the rows again, for example after a run has written new ones.
+
+        An answer that arrives meanwhile waits, so that it is neither lost nor counted twice.
+        """
+        with self.lock:
+            self._load()
+        return_freed_memory()  # the tables that the rows were read from
+
+    def _load(self) -> None:
         files = self.log.all_files()
         decisions, tally = decide(files), ReviewTally(files)
         rows = read_review_rows(self.workspace, decisions.classes, self.params.review.classes)
         states: dict[str, ReviewerState] = defaultdict(ReviewerState)
         answered_by: dict[str, set[str]] = defaultdict(set)
+        answered = {
+            reviewer: answered_rows([a for a in decisions.answers if a.reviewer == reviewer], decisions.classes)
+            for reviewer in {answer.reviewer for answer in decisions.answers}
+        }
         for answer in decisions.answers:
-            states[answer.reviewer].questions += 1
-            if not decisions.classes.drops(answer):
-                states[answer.reviewer].count(answer)
-            if closes_row(answer, decisions.classes):
-                answered_by[answer.row_id].add(answer.reviewer)
+            reviewer = answer.reviewer
+            states[reviewer].questions += 1
+            if answer.row_id in answered[reviewer] or not closes_row(answer):
+                states[reviewer].count(answer)
+            if answer.row_id in answered[reviewer]:
+                answered_by[answer.row_id].add(reviewer)
         randomly_asked = {answer.row_id for answer in decisions.answers if answer.purpose == "random"}
         splits = ("test",) if self.split == "test" else ("train", "pool")
         is_asked = rows.is_in(*splits)
         self.n_labeled = int((rows.labels.is_known & rows.is_in("train")).sum())
         self.n_pool = int(rows.is_in("pool").sum())
-        with self.lock:
-            self.rows, self.decisions, self.tally, self._is_asked = rows, decisions, tally, is_asked
-            self._states, self._answered_by, self._randomly_asked = states, answered_by, randomly_asked
-            self._n_asked = int(is_asked.sum())
-            self._n_answered = self._n_asked - len(self.open_positions())
-            self._rankings: dict[str, Ranking] = {}
-            self._sample: Iterator[int] = iter(RandomSample(rows, self.params.seed))
-            self.version += 1
-        return_freed_memory()  # the tables that the rows were read from
+        self.rows, self.decisions, self.tally, self._is_asked = rows, decisions, tally, is_asked
+        self._states, self._answered_by, self._randomly_asked = states, answered_by, randomly_asked
+        self._n_asked = int(is_asked.sum())
+        self._n_answered = self._n_asked - len(self.open_positions())
+        self._rankings: dict[str, Ranking] = {}
+        self._sample: Iterator[int] = iter(RandomSample(rows, self.params.seed))
+        self.version += 1
 
     def next_leases(
         self, reviewer: str, mode: Question, order: str, count: int, skip: Iterable[str] = ()
     ) -> list[Lease]:
         """Lease rows to the reviewer: first those that were sent before and not answered, then new ones.
 
-        skip: ids of rows that the page already has.
+        skip: ids of rows that the page already has. The test split is always asked in random order, in the mode label
+        and without a suggestion: no model may influence its own evaluation.
         """
+        if self.split == "test":
+            mode, order = "label", "random"
         on_page = set(skip)
         with self.lock:
             count = min(count, MAX_ITEMS_PER_REQUEST)
@@ -250,11 +264,12 @@ class ReviewQueue:
         row_id, label = self.rows.ids[position], self.rows.labels[position]
         probabilities = self.rows.probabilities[position]
         best = None if np.isnan(probabilities[0]) else self.rows.classes[int(probabilities.argmax())]
-        shows_suggestion = purpose == "queue" or (
-            purpose == "random" and shows_random_suggestion(self.params.seed, row_id)
+        shows_suggestion = self.split != "test" and (
+            purpose == "queue" or (purpose == "random" and shows_random_suggestion(self.params.seed, row_id))
         )
         # "Is this a cat?" is a suggestion, so that rows without a suggestion are always asked by their class.
-        asked_label = (label or best) if mode == "verify" and purpose == "queue" else None
+        asks_suggestion = mode == "verify" and purpose == "queue" and self.split != "test"
+        asked_label = (label or best) if asks_suggestion else None
         question: Question = "label" if mode == "verify" and asked_label is None else mode
         return Lease(
             row_id=row_id,
@@ -317,13 +332,13 @@ class ReviewQueue:
 
     def answer(self, reviewer: str, answers: Sequence[AnswerFromPage]) -> list[str]:
         """Store answers; they are on the disk when this returns. Returns the ids of those that were new."""
-        lines = [self._as_line(reviewer, answer) for answer in answers]
-        new_lines = [line for line in self.log.append(reviewer, lines) if isinstance(line, Answer)]
-        with self.lock:
+        with self.lock:  # a change of the classes comes before or after the answers
+            lines = [self._as_line(reviewer, answer) for answer in answers]
+            new_lines = [line for line in self.log.append(reviewer, lines) if isinstance(line, Answer)]
             state = self._states[reviewer]
             for line in new_lines:
                 state.count(line)
-                if closes_row(line, self.decisions.classes):
+                if closes_row(line):
                     self._count_answer(line.row_id, +1)
                     self._answered_by[line.row_id].add(reviewer)
                 self.decisions.answers.append(line)
@@ -359,12 +374,11 @@ class ReviewQueue:
 
     def take_back(self, reviewer: str, line: Undo) -> bool:
         """Store an undo or a redo. Returns whether it was new."""
-        if not self.log.append(reviewer, [line]):
-            return False
-        answers = active_answers(self.log.read(reviewer).lines)
         with self.lock:
+            if not self.log.append(reviewer, [line]):
+                return False
             state = self._states[reviewer]
-            still_answered = {answer.row_id for answer in answers if closes_row(answer, self.decisions.classes)}
+            still_answered = answered_rows(active_answers(self.log.read(reviewer).lines), self.decisions.classes)
             for row_id in state.answered ^ still_answered:
                 if row_id in still_answered:
                     self._count_answer(row_id, +1)

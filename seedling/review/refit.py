@@ -40,7 +40,8 @@ class Refit:
 
     probabilities: (n, k), calibrated, NaN if fewer than two classes have labels. committee: (members, n, k).
     out_of_fold: (m, k), calibrated probabilities of the labeled rows by heads that were not fitted on them, and
-    p_label_error: (m,), by the same heads; NaN with too few rows. accuracy: cross-validated, (value, low, high); None
+    p_label_error: (m,), by the same heads; NaN with too few rows. is_evaluable: (m,), whether these heads have seen the
+    row's class. accuracy: cross-validated, (value, low, high); None
     with fewer than MIN_ROWS_FOR_ACCURACY rows.
     """
 
@@ -48,6 +49,7 @@ class Refit:
     committee: Probabilities
     out_of_fold: Probabilities
     p_label_error: Probabilities
+    is_evaluable: NDArray[np.bool_]
     accuracy: tuple[float, float, float] | None
     temperature: float
 
@@ -97,6 +99,7 @@ def refit(  # noqa: PLR0913  (the labeled rows, all rows, and how to fit)
         else np.zeros((0, n_rows, n_classes), dtype=np.float32),
         out_of_fold=out_of_fold,
         p_label_error=_label_errors(logits, labels, fold) if estimate_label_errors else unknown_errors,
+        is_evaluable=is_evaluable,
         accuracy=accuracy_of(logits.argmax(axis=1) == labels, rows, all_features, rng),
         temperature=temperature,
     )
@@ -109,6 +112,7 @@ def _without_heads(n_rows: int, n_labels: int, n_classes: int) -> Refit:
         committee=np.zeros((0, n_rows, n_classes), dtype=np.float32),
         out_of_fold=np.full((n_labels, n_classes), np.nan, dtype=np.float32),
         p_label_error=np.full(n_labels, np.nan, dtype=np.float32),
+        is_evaluable=np.zeros(n_labels, dtype=bool),
         accuracy=None,
         temperature=1.0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from seedling.review.decisions import ClassMap
@@ -10,9 +11,18 @@ from seedling.review.records import Answer
 LEAVE_OPEN = frozenset({"skip", "flag", "keep"})  # a kept row of near-duplicates is still asked for its class
 
 
-def closes_row(answer: Answer, classes: ClassMap) -> bool:
-    """Whether the row of the answer need not be asked again."""
-    return answer.answer not in LEAVE_OPEN and not classes.drops(answer)
+def closes_row(answer: Answer) -> bool:
+    """Whether the row of the answer need not be asked again, unless its class is split later."""
+    return answer.answer not in LEAVE_OPEN
+
+
+def answered_rows(answers: Iterable[Answer], classes: ClassMap) -> set[str]:
+    """The ids of the rows that need not be asked again: by the last closing answer about each row.
+
+    answers: of one reviewer, the earliest first. A row whose last answer named a class that was split is asked again.
+    """
+    last = {answer.row_id: answer for answer in answers if closes_row(answer)}
+    return {row_id for row_id, answer in last.items() if not classes.drops(answer)}
 
 
 @dataclass

@@ -92,7 +92,7 @@ class RowIds(Sequence[str]):
 
     def __init__(self, ids: pa.Array[Any] | pa.ChunkedArray[Any]) -> None:
         self._ids = _id_bytes(ids)
-        self._order = np.argsort(self._ids, kind="stable").astype(np.int32)
+        self._order = np.argsort(self._ids, kind="stable")  # searchsorted would copy a smaller type on each call
 
     def __len__(self) -> int:
         return len(self._ids)

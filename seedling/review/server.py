@@ -124,18 +124,18 @@ class ReviewApi:
         except HTTPException as error:
             html = self._templates.get_template("refused.html.jinja").render()
             return HTMLResponse(html, error.status_code, headers=SECURITY_HEADERS)
-        review = self.session.params.review
+        review, is_train = self.session.params.review, self.session.queue.split == "train"
         config = {
             "reviewer": reviewer,
             "classes": list(self.session.queue.rows.classes),
             "keys": self._keys,
-            "modes": ["verify", "label", "grid", "duplicates"],
-            "orders": list(ORDERS),
+            "modes": ["verify", "label", "grid", "duplicates"] if is_train else ["label"],
+            "orders": list(ORDERS) if is_train else ["random"],
             "modality": self.session.queue.rows.modality,
             "title": self.title,
             "workspace": hashlib.blake2b(str(self.session.workspace.resolve()).encode(), digest_size=8).hexdigest(),
-            "mode": "verify" if self.session.queue.rows.round is not None else "label",
-            "order": review.order if self.session.queue.split == "train" else "random",
+            "mode": "verify" if is_train and self.session.queue.rows.round is not None else "label",
+            "order": review.order if is_train else "random",
             "split": self.session.queue.split,
             "row_id": row_id,
             "token": token,
@@ -257,7 +257,7 @@ class ReviewApi:
             content, media_type = self.session.images.get(row_id, side)
         except Undecodable as error:
             raise HTTPException(404, f"The image of row {row_id[:32]} cannot be decoded ({error}).") from error
-        except SeedlingError as error:
+        except (SeedlingError, OSError) as error:
             raise HTTPException(404, f"The image of row {row_id[:32]} is gone: {error}") from error
         return Response(
             content, media_type=media_type, headers={**SECURITY_HEADERS, "Cache-Control": IMAGE_CACHE_HEADER}
@@ -378,7 +378,8 @@ class ReviewServer:
         """Stop serving."""
         remove_server_address(self.session.workspace)
         self._server.should_exit = True
-        self._thread.join(timeout=STOP_TIMEOUT_SECONDS)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=STOP_TIMEOUT_SECONDS)
         if self._thread.is_alive():  # connections of open pages
             self._server.force_exit = True
             self._thread.join(timeout=STOP_TIMEOUT_SECONDS)

@@ -196,6 +196,9 @@ class TerminalReview:
 
     def _change_order(self) -> bool:
         """Rank the rows by the next order. The present row stays on the screen."""
+        if self.session.queue.split == "test":
+            self._message = "The test split is reviewed in random order."
+            return True
         order = ORDERS[(ORDERS.index(self.session.order) + 1) % len(ORDERS)]
         self.session.request_ranking(order)
         self._message = f"The next rows come in the order {order}."

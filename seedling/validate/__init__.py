@@ -91,7 +91,10 @@ def validate(  # noqa: PLR0913  (the inputs of the stage, each by its name)
     """
     rows_in = read_manifest(collected).rows.kept
     checked_rows = _check_rows(collected, params, config, image_cache, progress)
-    review_notes = None if reviews is None else apply_decisions(checked_rows, read_decisions(copy_log(reviews, output)))
+    review_notes = None
+    if reviews is not None:
+        read_decisions(reviews)  # so that an error names the reviewers' file, and not the copy
+        review_notes = apply_decisions(checked_rows, read_decisions(copy_log(reviews, output)))
     spellings = merge_spellings(checked_rows) if params.merge_case else {}
     has_groups = any(checked.row.group is not None for checked in checked_rows)
     reject_copies(checked_rows)

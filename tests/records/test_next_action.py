@@ -46,9 +46,11 @@ def test_without_label_errors_the_report_is_next(tmp_path: Path, notes: Validate
     assert "seedling review" not in line
 
 
-@pytest.mark.parametrize(("rows", "words"), [(1, "the row without one"), (1_120, "the 1,120 rows without one")])
+@pytest.mark.parametrize(
+    ("rows", "words"), [(1, "the label of the unlabeled row"), (1_120, "labels of the 1,120 unlabeled rows")]
+)
 def test_rows_without_a_label_lead_to_the_review(tmp_path: Path, rows: int, words: str) -> None:
     """They are what the model can learn from next."""
     counts = [LabelCount(split="pool", label=None, label_source=None, rows=rows)]
     write_manifest(tmp_path / "generations" / "validate", "validate", counts=counts)
-    assert next_action(tmp_path).endswith(f"`seedling review` asks for the labels of {words}.")
+    assert next_action(tmp_path).endswith(f"`seedling review` asks for {words}.")

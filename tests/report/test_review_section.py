@@ -256,7 +256,7 @@ def test_a_corrected_test_split_is_in_the_section(reviewed: tuple[Path, list[Row
     corrected = context["review"].corrected_test
     assert (corrected.corrected, corrected.before.value) == (1, 1.0)
     assert corrected.after.value == pytest.approx(1 - 1 / len(test))
-    assert "Reviewers corrected 1 label of the 20 test rows that had one in the data" in page_of(context)
+    assert "Reviewers corrected 1 label of the 20 test rows that had a label in the data" in page_of(context)
 
 
 def test_the_summary_says_what_the_answers_brought_and_how_long_they_took(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_the_summary_says_what_the_answers_brought_and_how_long_they_took(tmp_pa
     record = review_record(answer.files, ReviewedData())
     assert record.minutes == 3.0
     summary = "<b>Reviewed:</b> 3 answers by 1 person in 3 minutes, who gave 1 row its first label, corrected 1 label "
-    assert str(review_summary(record)) == summary + "and sorted out 1 row."
+    assert str(review_summary(record)) == summary + "and removed 1 row."
     points = [[2, 0.5, 0.4, 0.6], [3, 0.75, 0.7, 0.8], [9, 0.9, 0.8, 1.0]]
     write_json(Workspace(tmp_path).review_accuracies, points)
     accuracies = accuracies_of_refits(tmp_path, answers=3)

@@ -1,4 +1,4 @@
-"""Images of the review page while the server is away, and files that are gone."""
+"""Images of the review page while the server is away."""
 
 from __future__ import annotations
 
@@ -55,3 +55,22 @@ def test_an_image_that_cannot_be_loaded_is_awaited_and_not_called_bad(context: A
         page.wait_until_saved()
         assert page.page.locator("#stage img").evaluate("image => image.naturalWidth") > 0
         assert 0 < len(review.answers()) <= answered
+
+
+def test_an_image_whose_first_request_is_cut_off_is_shown(context: Any, workspace: Path) -> None:
+    """As by a change of the network: the file is not called gone."""
+    cut_off: list[str] = []
+
+    def cut_first(route: Any) -> None:
+        if len(cut_off) < 3:
+            cut_off.append(route.request.url)
+            route.abort()
+        else:
+            route.continue_()
+
+    context.route("**/image/**", cut_first)
+    with reviewing(workspace) as review:
+        page = ReviewPage(context, review.url())
+        assert len(cut_off) == 3
+        assert page.page.locator("#stage img").evaluate("image => image.naturalWidth") > 0
+        assert page.page.locator(".missing").count() == 0

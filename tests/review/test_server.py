@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from seedling.init.create import make_workspace
 from seedling.media import images
 from seedling.review.background import RankingTask
 from seedling.review.log import ReviewLog, read_file
+from seedling.review.page_answers import AnswerFromPage
+from seedling.review.records import ClassChange
 from seedling.review.server import ReviewServer, review_application
 from seedling.review.session import ReviewSession
 from seedling.workspace import Workspace
@@ -320,7 +323,28 @@ def test_a_review_of_the_test_split_expects_no_gain(workspace: Path) -> None:
         session.ranker.history.add(answers, (0.5 + answers / 200, 0.4, 0.9))
     assert session.panel("anna")["expected_gain"] is None
     client = TestClient(review_application(session, TOKENS, "workspace"))
-    assert '"order": "random"' in client.get("/", params={"token": "secret-of-anna"}).text
+    page = client.get("/", params={"token": "secret-of-anna"}).text
+    assert '"orders": ["random"]' in page and '"modes": ["label"]' in page
+
+
+def test_the_test_split_is_asked_without_suggestions_and_in_the_same_order_whatever_is_requested(
+    tmp_path: Path,
+) -> None:
+    """Also if a page asks for the mode verify, or for another order; the label of the data is hidden, too."""
+    workspace = make_workspace(tmp_path / "workspace", None, "text", encoder="none")
+    training = [text_row(f"the {name} number {n}", name, "train") for name in ("cat", "dog") for n in range(20)]
+    test = [text_row(f"the {name} with the number {n}", name, "test") for name in ("cat", "dog") for n in range(10)]
+    write_rows(workspace, [*training, *test], ["cat", "dog"], "text")
+    session = ReviewSession.of(workspace, split="test")
+    session.queue.rows.probabilities[:] = (0.9, 0.1)  # as if a model had predicted the rows
+    orders = set()
+    for mode, order in (("verify", "margin"), ("label", "newest"), ("grid", "random")):
+        leases = session.queue.next_leases("anna", mode, order, 20)  # type: ignore[arg-type]
+        for item in session.items().screens(leases):
+            assert (item["question"], item["suggestions"], item["previous_label"]) == ("label", [], None)
+            assert item["asked_label"] is None
+        orders.add(tuple(lease.row_id for lease in leases))
+    assert len(orders) == 1 and len(next(iter(orders))) == 20
 
 
 def test_rows_whose_answers_take_the_reviewer_less_time_come_earlier(tmp_path: Path) -> None:
@@ -345,3 +369,51 @@ def test_rows_whose_answers_take_the_reviewer_less_time_come_earlier(tmp_path: P
         ranked = queue.ranking("expected_value").positions
         positions[fast] = float(np.flatnonzero(queue.rows.labels.is_known[ranked]).mean())
     assert positions["labels"] < positions["pool"]
+
+
+def test_a_row_whose_last_answer_named_a_split_class_is_asked_again(workspace: Path) -> None:
+    """First dog, then cat; after cat is split, the row has no decision, and is open again."""
+    session = ReviewSession.of(workspace)
+    row_id = session.queue.rows.ids[5]
+    for number, label in enumerate(("dog", "cat")):
+        session.queue.answer("anna", [AnswerFromPage(f"{number:032x}", row_id, "label", "label", label)])
+    remaining = session.queue.remaining
+    change = ClassChange(id="f" * 32, reviewer="anna", operation="split", old=("cat",), new=("lion", "tiger"))
+    session.queue.change_classes("anna", change)
+    assert row_id in {session.queue.rows.ids[int(position)] for position in session.queue.open_positions()}
+    assert session.queue.remaining == remaining + 1
+
+
+def test_answers_that_arrive_while_the_classes_change_are_mapped_and_counted_once(workspace: Path) -> None:
+    """Eight threads answer cat while cat is renamed; each answer is about feline afterward, and none is missing."""
+    session = ReviewSession.of(workspace)
+    queue = session.queue
+    row_ids = [
+        row_id for row_id in queue.rows.ids[:] if queue.rows.labels[queue.rows.ids.position(row_id) or 0] is None
+    ]
+    change = ClassChange(id="f" * 32, reviewer="ben", operation="rename", old=("cat",), new=("feline",))
+
+    def answer_row(number: int) -> None:
+        if number == 10:
+            queue.change_classes("ben", change)
+        queue.answer("anna", [AnswerFromPage(f"{number:032x}", row_ids[number], "label", "label", "cat")])
+
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(answer_row, range(25)))
+    decisions = queue.present_decisions().by_row
+    assert {decisions[row_id].label for row_id in row_ids[:25]} == {"feline"}
+    assert queue.remaining == 32 - 25
+    assert len(queue.decisions.answers) == 25
+
+
+def test_the_image_of_a_deleted_part_is_gone_and_not_a_full_disk(tmp_path: Path) -> None:
+    """Status 404, so that the page lets the row be skipped."""
+    workspace = make_workspace(tmp_path / "workspace", None, "image", encoder="none")
+    encoded = images.encode(np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8))
+    row = Row("a" * 32, "pool", payload=encoded, group="a" * 32, origin="a.png")
+    write_rows(workspace, [row], [], "image")
+    session = ReviewSession.of(workspace)
+    (Workspace(workspace).generation("scrape") / "part-00000.parquet").unlink()
+    client = TestClient(review_application(session, TOKENS, "workspace"))
+    response = client.get(f"/image/{row.id}", params={"token": "secret-of-anna"})
+    assert response.status_code == 404 and "is gone" in response.json()["error"]

@@ -22,6 +22,7 @@ const RETRY_MILLISECONDS = [250, 500, 1_000, 2_000, 4_000];
 const REQUEST_TIMEOUT_MILLISECONDS = 20_000;
 const NEIGHBORS_MILLISECONDS = 120; // their images do not delay those of the next rows
 const IMAGE_RETRY_MILLISECONDS = 2_000;
+const BUSY_STATUSES = new Set([408, 429, 502, 503]);
 const PANEL_MILLISECONDS = 5_000;
 const SLOW_MILLISECONDS = 150; // after which a row that is not ready is replaced by "Loading"
 const FLICKER_MILLISECONDS = 450; // 1.1 changes a second each way, below the three that WCAG allows
@@ -332,20 +333,21 @@ function image(url, description, images, size = {}) {
   images.push(loaded(element));
   return element;
 }
-// Waits for the image, also while the server is away; only an answer of the server says that the file is gone.
+// Waits for the image, also while the server is away: the file is gone only if the server has answered twice.
 async function loaded(element) {
-  for (;;) {
+  for (let answered = 0; answered < 2;) {
     try {
       await element.decode();
       return element.classList.toggle("tiny", Math.max(element.naturalWidth, element.naturalHeight) < PIXELATED_BELOW);
     } catch { /* the file is gone, or the server is away */ }
-    const status = await fetch(element.src).then(response => response.status, () => 0);
-    if (status === 200 || status === 404) {
-      return element.replaceWith(make("p", { class: "missing", role: "img", "aria-label": "missing image", text: "⚠ The file of this row is gone or cannot be read. Answer “bad data” or “skip”." }));
-    }
-    await pause(IMAGE_RETRY_MILLISECONDS);
+    const response = await fetch(element.src).catch(() => null);
+    response?.body?.cancel();
+    const isAnswered = response && !BUSY_STATUSES.has(response.status);
+    answered += isAnswered ? 1 : 0;
+    await pause(isAnswered ? IMAGE_RETRY_MILLISECONDS / 10 : IMAGE_RETRY_MILLISECONDS);
     element.src = element.getAttribute("src");
   }
+  return element.replaceWith(make("p", { class: "missing", role: "img", "aria-label": "missing image", text: "⚠ The file of this row is gone or cannot be read. Answer “bad data” or “skip”." }));
 }
 function description(item) {
   return item.kind === "text" ? "Text" : `Image${item.origin ? ` from ${shortened(item.origin, 80)}` : ""}`;
@@ -1249,7 +1251,7 @@ function number(name, value, ...more) {
 }
 // Another reviewer has changed the classes: the page is loaded again, as soon as nothing is lost by that.
 function learnClasses(panel) {
-  if (panel.class_changes === undefined || panel.class_changes === classChanges) return;
+  if (panel.class_changes === undefined || panel.class_changes <= classChanges) return;
   if (!outbox.waiting.length && !areDialogsOpen() && !state.current?.marks.size) location.reload();
 }
 let panelKey = "";
@@ -1398,12 +1400,13 @@ async function sendEarlierAnswers() {
 async function firstRow() { // the row of a link from the report
   const id = location.pathname.match(/^\/item\/([0-9a-f]{32})$/)?.[1];
   if (!id) return;
+  history.replaceState(null, "", `/${location.search}`); // a reload goes on with the queue
   try { state.queue.push(makeCard(await request(`/api/item/${id}`))); } catch (error) { toast(error.message); }
 }
 async function start() {
   applyTheme(settings.read("theme") || "auto");
-  if (config.modes.includes(settings.read("mode")) && !config.mode_is_fixed) state.mode = settings.read("mode");
-  if (config.orders.includes(settings.read("order")) && !config.order_is_fixed) state.order = settings.read("order");
+  if (config.modes.includes(settings.read("mode"))) state.mode = settings.read("mode");
+  if (config.orders.includes(settings.read("order"))) state.order = settings.read("order");
   document.body.dataset.panel = settings.read("panel") || (matchMedia("(max-width: 800px)").matches ? "closed" : "open");
   document.querySelector('header [data-action="panel"]').setAttribute("aria-expanded", String(document.body.dataset.panel === "open"));
   bindKeys();
