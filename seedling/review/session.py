@@ -158,6 +158,9 @@ class ReviewSession:
         )
         with queue.lock:
             result = panel(queue.tally, reviewer, progress)
+        if queue.split == "test" and not result.enough:
+            reason = "Answers about test rows train no model: they make the measured accuracy right."
+            result = result.model_copy(update={"reason": reason})
         if (result.enough, result.reason) != self._stop_rule:
             self._stop_rule = result.enough, result.reason
             write_stop_rule(self.workspace, enough=result.enough, reason=result.reason)

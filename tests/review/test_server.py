@@ -321,7 +321,8 @@ def test_a_review_of_the_test_split_expects_no_gain(workspace: Path) -> None:
     session = ReviewSession.of(workspace, split="test")
     for answers in (20, 40, 60):
         session.ranker.history.add(answers, (0.5 + answers / 200, 0.4, 0.9))
-    assert session.panel("anna")["expected_gain"] is None
+    panel = session.panel("anna")
+    assert panel["expected_gain"] is None and not panel["accuracy_history"]
     client = TestClient(review_application(session, TOKENS, "workspace"))
     page = client.get("/", params={"token": "secret-of-anna"}).text
     assert '"orders": ["random"]' in page and '"modes": ["label"]' in page
