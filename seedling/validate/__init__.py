@@ -28,7 +28,7 @@ from seedling.media.image_signals import THUMBNAIL_SIDE
 from seedling.models.saving import make_features
 from seedling.progress import Progress, silent
 from seedling.records.stage_notes import ValidateNotes
-from seedling.review.decisions import read_decisions
+from seedling.review.decisions import Decisions, read_decisions
 from seedling.validate.checks import CheckedRow, check_row
 from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from seedling.validate.fixed_camera import scenes, without_scenes
@@ -91,10 +91,7 @@ def validate(  # noqa: PLR0913  (the inputs of the stage, each by its name)
     """
     rows_in = read_manifest(collected).rows.kept
     checked_rows = _check_rows(collected, params, config, image_cache, progress)
-    review_notes = None
-    if reviews is not None:
-        read_decisions(reviews)  # so that an error names the reviewers' file, and not the copy
-        review_notes = apply_decisions(checked_rows, read_decisions(copy_log(reviews, output)))
+    review_notes = None if reviews is None else apply_decisions(checked_rows, _copied_decisions(reviews, output))
     spellings = merge_spellings(checked_rows) if params.merge_case else {}
     has_groups = any(checked.row.group is not None for checked in checked_rows)
     reject_copies(checked_rows)
@@ -343,6 +340,12 @@ def reject_small_classes(checked_rows: list[CheckedRow], min_class_rows: int) ->
         if checked.row.label and checked.row.label not in known_classes and checked.row.split != "mixin":
             checked.reason = "class_too_small" if checked.row.label in groups_by_label else "class_not_in_training"
     return classes
+
+
+def _copied_decisions(reviews: Path, output: Path) -> Decisions:
+    """Copy the review log into the generation, and return its decisions."""
+    read_decisions(reviews)  # so that an error names the reviewers' file, and not the copy
+    return read_decisions(copy_log(reviews, output))
 
 
 def _rejection_summary(checked_rows: list[CheckedRow]) -> str:
