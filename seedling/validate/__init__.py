@@ -28,13 +28,12 @@ from seedling.media.image_signals import THUMBNAIL_SIDE
 from seedling.models.saving import make_features
 from seedling.progress import Progress, silent
 from seedling.records.stage_notes import ValidateNotes
-from seedling.review.decisions import Decisions, read_decisions
 from seedling.validate.checks import CheckedRow, check_row
 from seedling.validate.duplicates import Clusters, equal_texts, near_duplicate_images, near_duplicate_texts
 from seedling.validate.fixed_camera import scenes, without_scenes
 from seedling.validate.label_checks import check_labels
 from seedling.validate.quality_flags import quality
-from seedling.validate.reviews import apply_decisions, copy_log, with_test_rows
+from seedling.validate.reviews import apply_decisions, copied_decisions, with_test_rows
 from seedling.validate.splits import assign_folds, carve_test
 
 METRIC_FIELDS: dict[str, list[pa.Field[Any]]] = {
@@ -91,7 +90,7 @@ def validate(  # noqa: PLR0913  (the inputs of the stage, each by its name)
     """
     rows_in = read_manifest(collected).rows.kept
     checked_rows = _check_rows(collected, params, config, image_cache, progress)
-    review_notes = None if reviews is None else apply_decisions(checked_rows, _copied_decisions(reviews, output))
+    review_notes = None if reviews is None else apply_decisions(checked_rows, copied_decisions(reviews, output))
     spellings = merge_spellings(checked_rows) if params.merge_case else {}
     has_groups = any(checked.row.group is not None for checked in checked_rows)
     reject_copies(checked_rows)
@@ -340,12 +339,6 @@ def reject_small_classes(checked_rows: list[CheckedRow], min_class_rows: int) ->
         if checked.row.label and checked.row.label not in known_classes and checked.row.split != "mixin":
             checked.reason = "class_too_small" if checked.row.label in groups_by_label else "class_not_in_training"
     return classes
-
-
-def _copied_decisions(reviews: Path, output: Path) -> Decisions:
-    """Copy the review log into the generation, and return its decisions."""
-    read_decisions(reviews)  # so that an error names the reviewers' file, and not the copy
-    return read_decisions(copy_log(reviews, output))
 
 
 def _rejection_summary(checked_rows: list[CheckedRow]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from seedling.dataset.schema import REVIEW_SOURCE
 from seedling.records.stage_notes import ReviewNotes
-from seedling.review.decisions import ClassMap, Decision, Decisions
+from seedling.review.decisions import ClassMap, Decision, Decisions, read_decisions
 from seedling.validate.checks import CheckedRow
 from seedling.workspace import REVIEW_FILES, REVIEWS
 
@@ -110,3 +110,9 @@ def _remove_label(checked: CheckedRow, reason: str) -> None:
         checked.reason = checked.reason or reason
     else:
         checked.row = replace(checked.row, label=None, label_source=None, label_probs=None, split="pool", weight=1.0)
+
+
+def copied_decisions(log: Path, output: Path) -> Decisions:
+    """Copy the review log into the generation, and return its decisions. Raises InputError for a log with conflicts."""
+    read_decisions(log)  # so that an error names the reviewers' file, and not the copy
+    return read_decisions(copy_log(log, output))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from seedling.dataset.generation import Row, identify
+from seedling.errors import InputError
 from seedling.review.decisions import Decision, Decisions
 from seedling.validate.checks import CheckedRow
-from seedling.validate.reviews import apply_decisions, copy_log
+from seedling.validate.reviews import apply_decisions, copied_decisions, copy_log
 
 
 def row(name: str, label: str | None, split: str = "train", source: str | None = "human") -> CheckedRow:
@@ -97,3 +100,13 @@ def test_decisions_on_rows_that_have_vanished_are_counted() -> None:
 def test_without_reviews_nothing_is_noted() -> None:
     """The manifest stays as it was."""
     assert apply_decisions([row("a", "cat")], Decisions()) is None
+
+
+def test_an_error_of_the_log_names_the_file_of_the_reviewer(tmp_path: Path) -> None:
+    """And not the copy in the generation, which the next run overwrites."""
+    log, output = tmp_path / "reviews", tmp_path / "generation"
+    log.mkdir()
+    (log / "anna.jsonl").write_text("<<<<<<< HEAD\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"reviews/anna\.jsonl has git's conflict markers"):
+        copied_decisions(log, output)
+    assert not output.exists()
