@@ -108,6 +108,13 @@ def read_log(folder: Path) -> dict[str, ReviewerFile]:
     return {path.stem: read_file(path) for path in sorted(folder.glob(REVIEW_FILES))}
 
 
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
 class ReviewLog:
     """Appends lines to the files of reviewers; safe for several threads of one process."""
 
@@ -119,6 +126,7 @@ class ReviewLog:
         self._ids: dict[str, set[str]] = {}
         self._sizes: dict[str, int] = {}  # bytes of each file when this process read or wrote it last
         self._last_written: dict[str, str] = {}
+        self._last_change = ""  # when the classes were changed last, by any reviewer
 
     def read(self, reviewer: str) -> ReviewerFile:
         """The content of a reviewer's file."""
@@ -149,6 +157,8 @@ class ReviewLog:
                 content.lines += new_lines
                 ids.update(line.id for line in new_lines)
                 self._last_written[reviewer] = new_lines[-1].written_at
+                if any(isinstance(line, ClassChange) for line in new_lines):
+                    self._last_change = new_lines[-1].written_at
             return new_lines
 
     def _path(self, reviewer: str) -> Path:
@@ -161,24 +171,25 @@ class ReviewLog:
             content = read_file(path)
             self._files[reviewer], self._sizes[reviewer] = content, size
             self._ids[reviewer] = {line.id for line in content.lines}
-            self._last_written[reviewer] = max((line.written_at for line in content.lines), default="")
+            usable = [line for line in content.lines if _is_time(line.written_at)]  # others were edited by hand
+            self._last_written[reviewer] = max((line.written_at for line in usable), default="")
+            changes = [line.written_at for line in usable if isinstance(line, ClassChange)]
+            self._last_change = max([self._last_change, *changes])
         return self._files[reviewer]
 
     def _time(self, reviewer: str, line: Line) -> str:
         """The time, or that of the last line if the clock went back.
 
-        A change of the classes is later than every answer so far, of any reviewer, because it maps those.
+        A change of the classes is later than every answer so far, of any reviewer, because it maps those; and no answer
+        is earlier than a change before it.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         if not isinstance(line, ClassChange):
-            return max(now, self._last_written[reviewer])
+            return max(now, self._last_written[reviewer], self._last_change)
         last = max(self._last_written.values())
         if now > last:
             return now
-        try:
-            return (datetime.fromisoformat(last) + timedelta(milliseconds=1)).isoformat(timespec="milliseconds")
-        except ValueError:  # a time that was edited by hand
-            return now
+        return (datetime.fromisoformat(last) + timedelta(milliseconds=1)).isoformat(timespec="milliseconds")
 
     @staticmethod
     def _write(path: Path, lines: Iterable[Line]) -> int:

@@ -408,7 +408,7 @@ class ReviewQueue:
         return self.rows.classes
 
     @property
-    def class_changes(self) -> int:
+    def class_change_count(self) -> int:
         """The number of changes of the classes, by which an open page knows that it has earlier ones."""
         return len(self.decisions.classes.changes)
 

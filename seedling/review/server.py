@@ -24,7 +24,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from filelock import FileLock, Timeout
 from jinja2 import Environment, FileSystemLoader
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from seedling.errors import InputError, SeedlingError
 from seedling.files.writing import write_json
@@ -33,7 +33,7 @@ from seedling.review.address import remove_server_address, running_reviewer_url,
 from seedling.review.keys import key_bindings
 from seedling.review.orders import ORDERS
 from seedling.review.page_answers import AnswerFromPage
-from seedling.review.records import AnswerKind, ClassChange, Question, Undo
+from seedling.review.records import ClassChange, Question, Undo
 from seedling.review.session import ReviewSession
 from seedling.serving.http_clients import AllowedHosts
 from seedling.workspace import Workspace
@@ -56,29 +56,10 @@ SECURITY_HEADERS = {
 IMAGE_CACHE_HEADER = "private, max-age=86400, immutable"  # a row's id is a hash of its pixels
 
 
-class SentAnswer(BaseModel):
-    """One answer of the page."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-    row_id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-    question: Question
-    answer: AnswerKind
-    label: str | None = None
-    asked_label: str | None = None
-    suggestion_shown: bool = False
-    shown_at: int = 0
-    answered_at: int = 0
-    milliseconds: Annotated[int, Field(ge=0)] = 0
-    note: str | None = None
-    batch: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
-
-
 class SentAnswers(BaseModel):
     """The answers of the page that are not acknowledged yet."""
 
-    answers: Annotated[list[SentAnswer], Field(max_length=MAX_ANSWERS_PER_REQUEST)]
+    answers: Annotated[list[AnswerFromPage], Field(max_length=MAX_ANSWERS_PER_REQUEST)]
 
 
 class SentUndo(BaseModel):
@@ -140,7 +121,7 @@ class ReviewApi:
             "row_id": row_id,
             "token": token,
             "version": self.session.queue.version,
-            "class_changes": self.session.queue.class_changes,
+            "class_change_count": self.session.queue.class_change_count,
         }
         html = self._templates.get_template("review.html.jinja").render(config=config, title=self.title)
         response = HTMLResponse(html, headers=SECURITY_HEADERS)
@@ -194,9 +175,8 @@ class ReviewApi:
     ) -> dict[str, Any]:
         """Store answers, and acknowledge them once they are on the disk."""
         reviewer = self.reviewer(token)
-        answers = [AnswerFromPage(**answer.model_dump()) for answer in sent.answers]
-        self.session.queue.answer(reviewer, answers)
-        return {"saved": [answer.id for answer in answers], "panel": self.session.panel(reviewer)}
+        self.session.queue.answer(reviewer, sent.answers)
+        return {"saved": [answer.id for answer in sent.answers], "panel": self.session.panel(reviewer)}
 
     def undo(
         self, sent: SentUndo, token: Annotated[str | None, Header(alias="X-Review-Token")] = None
@@ -242,7 +222,7 @@ class ReviewApi:
         )
         classes = self.session.queue.change_classes(reviewer, line)
         self.session.request_ranking(self.session.order)
-        return {"classes": list(classes), "class_changes": self.session.queue.class_changes}
+        return {"classes": list(classes), "class_change_count": self.session.queue.class_change_count}
 
     def panel(self, token: Annotated[str | None, Header(alias="X-Review-Token")] = None) -> dict[str, Any]:
         """The panel's counts and estimates."""

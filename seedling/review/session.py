@@ -164,4 +164,7 @@ class ReviewSession:
         if (result.enough, result.reason) != self._stop_rule:
             self._stop_rule = result.enough, result.reason
             write_stop_rule(self.workspace, enough=result.enough, reason=result.reason)
-        return result.model_dump(mode="json") | {"problem": ranker.error, "class_changes": queue.class_changes}
+        return result.model_dump(mode="json") | {
+            "problem": ranker.error,
+            "class_change_count": queue.class_change_count,
+        }

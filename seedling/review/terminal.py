@@ -17,7 +17,7 @@ from seedling.review.leases import Lease
 from seedling.review.log import Line
 from seedling.review.orders import ORDERS
 from seedling.review.page_answers import AnswerFromPage
-from seedling.review.records import MAX_NOTE_CHARACTERS, Answer, Question, Undo
+from seedling.review.records import MAX_NOTE_CHARACTERS, Answer, AnswerKind, Question, Undo
 from seedling.review.session import ReviewSession
 from seedling.review.terminal_keys import (
     END_OF_INPUT,
@@ -57,6 +57,14 @@ def review_in_terminal(
         session.close()
 
 
+ANSWERS_WITHOUT_CLASS: dict[str, AnswerKind] = {
+    "skip": "skip",
+    "unsure": "unsure",
+    "none_of_these": "none_of_these",
+    "bad": "bad",
+}
+
+
 @dataclass
 class TerminalReview:
     """A review in a terminal. mode: `verify` or `label`."""
@@ -67,6 +75,7 @@ class TerminalReview:
     console: PrintableConsole
     mode: Question = "verify"
     _answer_ids: set[str] = field(default_factory=set)
+    _undone_ids: set[str] = field(default_factory=set)
     _message: str = ""
     _shown_at: float = 0.0
     _shows_all: bool = False
@@ -152,8 +161,8 @@ class TerminalReview:
             return self._accept(lease, item)
         if action == "reject" and lease.asked_label is not None:
             return self._save(lease, "reject")
-        if action is not None and action in {"skip", "unsure", "none_of_these", "bad"}:
-            return self._save(lease, action)
+        if kind := ANSWERS_WITHOUT_CLASS.get(action or ""):
+            return self._save(lease, kind)
         if action is not None and action in {"undo", "redo"}:
             return self._take_back(action)
         if action == "search":
@@ -212,7 +221,7 @@ class TerminalReview:
         elif self._save(lease, "flag", note=note[:MAX_NOTE_CHARACTERS] or None):
             self._screen.say("Flagged. The row is still asked.")
 
-    def _save(self, lease: Lease, kind: str, *, label: str | None = None, note: str | None = None) -> bool:
+    def _save(self, lease: Lease, kind: AnswerKind, *, label: str | None = None, note: str | None = None) -> bool:
         """Store an answer; it is on the disk when this returns True. False if the disk does not take it."""
         now = time.time()
         answer = AnswerFromPage(
@@ -261,9 +270,10 @@ class TerminalReview:
             self._screen.say(f"Not saved ({error.strerror}): free space and press the key again.")
             return False
         if kind == "undo":
+            self._undone_ids |= self._answer_ids & set(answer_ids)
             self._answer_ids -= set(answer_ids)
-        else:
-            self._answer_ids |= set(answer_ids)
+        else:  # answers of an earlier session, and skips, were not counted before
+            self._answer_ids |= self._undone_ids & set(answer_ids)
         rows = {entry.id: entry.row_id for entry in lines if isinstance(entry, Answer)}
         self._row = rows[answer_ids[0]] if kind == "undo" else None
         self._message = "The answer is undone; answer again." if kind == "undo" else "The answer is restored."

@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from seedling.errors import InputError
 from seedling.review.log import ReviewLog, read_file, read_log, reviewer_name
-from seedling.review.records import Answer, Undo
+from seedling.review.records import Answer, ClassChange, Undo
 
 ROW = "0123456789abcdef0123456789abcdef"
 
@@ -92,6 +92,31 @@ def test_times_do_not_decrease_if_the_clock_goes_back(tmp_path: Path) -> None:
     ReviewLog(tmp_path).append("anna", [answer()])
     first, second = read_file(path).lines
     assert second.written_at >= first.written_at
+
+
+def test_answers_after_a_change_of_the_classes_are_later_than_it(tmp_path: Path) -> None:
+    """Anna's clock is a day ahead; ben's change is later than her answer, and cleo's answer is not before the change."""
+    log = ReviewLog(tmp_path)
+    ahead = answer("cat", written_at=(datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="milliseconds"))
+    path = tmp_path / "reviews/anna.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(ahead.model_dump(mode="json")) + "\n", encoding="utf-8")
+    log.all_files()
+    rename = ClassChange(id="c" * 32, reviewer="ben", operation="rename", old=("cat",), new=("feline",))
+    (change,) = log.append("ben", [rename])
+    (last,) = log.append("cleo", [answer("cat", reviewer="cleo")])
+    assert ahead.written_at < change.written_at <= last.written_at
+
+
+def test_a_time_that_was_edited_by_hand_does_not_count_as_a_time(tmp_path: Path) -> None:
+    """The next answer and the next change of the classes have the time of the server."""
+    path = tmp_path / "reviews/anna.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(answer(written_at="unknown").model_dump(mode="json")) + "\n", encoding="utf-8")
+    log = ReviewLog(tmp_path)
+    add = ClassChange(id="c" * 32, reviewer="anna", operation="add", new=("dog",))
+    for line in log.append("anna", [answer(), add]):
+        assert abs(datetime.fromisoformat(line.written_at) - datetime.now(UTC)).total_seconds() < 60
 
 
 @pytest.mark.parametrize("name", ["", "../anna", "a/b", ".hidden", "anna\n", "x" * 65])

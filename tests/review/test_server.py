@@ -372,12 +372,29 @@ def test_rows_whose_answers_take_the_reviewer_less_time_come_earlier(tmp_path: P
     assert positions["labels"] < positions["pool"]
 
 
+def sent_answer(number: int, row_id: str, label: str, **values: Any) -> AnswerFromPage:
+    """The answer with this number, as a page sends it."""
+    return AnswerFromPage(id=f"{number:032x}", row_id=row_id, question="label", answer="label", label=label, **values)
+
+
+def test_an_answer_of_a_page_that_did_not_know_a_reused_name_is_about_its_former_class(workspace: Path) -> None:
+    """Cat becomes feline, and dog becomes cat: "cat" of a page from before is feline, and of a new page the former dog."""
+    queue = ReviewSession.of(workspace).queue
+    for number, (old, new) in enumerate((("cat", "feline"), ("dog", "cat"))):
+        change = ClassChange(id=f"{number + 100:032x}", reviewer="ben", operation="rename", old=(old,), new=(new,))
+        queue.change_classes("ben", change)
+    for number, known_changes in enumerate((0, 1, 2, None)):
+        queue.answer("anna", [sent_answer(number, queue.rows.ids[number + 2], "cat", class_change_count=known_changes)])
+    labels = [queue.present_decisions().by_row[queue.rows.ids[number + 2]].label for number in range(4)]
+    assert labels == ["feline", "cat", "cat", "cat"]
+
+
 def test_a_row_whose_last_answer_named_a_split_class_is_asked_again(workspace: Path) -> None:
     """First dog, then cat; after cat is split, the row has no decision, and is open again."""
     session = ReviewSession.of(workspace)
     row_id = session.queue.rows.ids[5]
     for number, label in enumerate(("dog", "cat")):
-        session.queue.answer("anna", [AnswerFromPage(f"{number:032x}", row_id, "label", "label", label)])
+        session.queue.answer("anna", [sent_answer(number, row_id, label)])
     remaining = session.queue.remaining
     change = ClassChange(id="f" * 32, reviewer="anna", operation="split", old=("cat",), new=("lion", "tiger"))
     session.queue.change_classes("anna", change)
@@ -397,7 +414,7 @@ def test_answers_that_arrive_while_the_classes_change_are_mapped_and_counted_onc
     def answer_row(number: int) -> None:
         if number == 10:
             queue.change_classes("ben", change)
-        queue.answer("anna", [AnswerFromPage(f"{number:032x}", row_ids[number], "label", "label", "cat")])
+        queue.answer("anna", [sent_answer(number, row_ids[number], "cat", class_change_count=0)])
 
     with ThreadPoolExecutor(8) as executor:
         list(executor.map(answer_row, range(25)))

@@ -200,6 +200,7 @@ def test_undo_reaches_answers_of_an_earlier_session(open_terminal: Callable[...,
     assert text_on(terminal.press("z", "The answer is undone")) == first
     terminal.press("z", "Nothing is left to undo.")
     terminal.press("y", "The answer is restored")
+    terminal.wait_for("0 answered now")  # they were answered in the session before
     kinds = [line.kind for line in terminal.lines()]
     assert kinds == ["answer", "answer", "undo", "redo", "undo", "undo", "redo"]
 

@@ -61,7 +61,7 @@ const $ = id => document.getElementById(id);
 const config = JSON.parse($("config").textContent);
 const token = new URLSearchParams(location.search).get("token") || config.token || "";
 const storageName = ["seedling-review", config.workspace || config.title, config.reviewer].join(" ");
-let { classes, class_changes: classChanges } = config;
+let { classes, class_change_count: classChangeCount } = config;
 
 // ---------------------------------------------------------------------------------------------------------- elements
 
@@ -513,6 +513,7 @@ function answerOf(card, row, values) {
     suggestion_shown: Boolean(item.suggestion_shown ?? item.question === "grid"),
     shown_at: card.shownAt, answered_at: Date.now(),
     milliseconds: Math.round(milliseconds / rowsOf(item).length), // a screen's time is shared by its rows
+    class_change_count: classChangeCount,
     ...values,
   };
 }
@@ -1251,7 +1252,7 @@ function number(name, value, ...more) {
 }
 // Another reviewer has changed the classes: the page is loaded again, as soon as nothing is lost by that.
 function learnClasses(panel) {
-  if (panel.class_changes === undefined || panel.class_changes <= classChanges) return;
+  if (panel.class_change_count === undefined || panel.class_change_count <= classChangeCount) return;
   if (!outbox.waiting.length && !areDialogsOpen() && !state.current?.marks.size) location.reload();
 }
 let panelKey = "";
@@ -1358,7 +1359,7 @@ async function saveClasses() {
     const values = await request("/api/classes", { id: newId(), operation, old, new: fresh });
     $("editor").close();
     if (operation !== "add") return location.reload(); // rows on the page ask about classes that are gone
-    ({ classes, class_changes: classChanges } = values);
+    ({ classes, class_change_count: classChangeCount } = values);
     fillClasses();
     fillSheet();
     if (state.current && !isMany(state.current.item)) showGuesses(state.current.item);
