@@ -18,16 +18,16 @@ from seedling.config.params import load
 from seedling.errors import InputError
 from seedling.lock import workspace_lock
 from seedling.progress import terminal as terminal_progress
+from seedling.report.suspicious_rows import MIN_ID_DIGITS
 from seedling.review.decisions import decide
 from seedling.review.log import reviewer_name
 from seedling.review.rows import RowIds, read_review_rows
 from seedling.review.session import ReviewSession
 from seedling.terminal.console import PrintableConsole
+from seedling.terminal.counts import counted_noun
 from seedling.terminal.printable import printable
 from seedling.upgrading import upgrade_workspace
 from seedling.workspace import MANIFEST, Workspace
-
-MIN_ROW_ID_DIGITS = 8  # fewer may soon be those of another row, too
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ReviewCommand:
         """The reviewers; without --reviewer, the user of this process."""
         return [reviewer_name(name) for name in self.reviewers] or [_user_name()]
 
-    def _default_name(self) -> str | None:
+    def _default_reviewer(self) -> str | None:
         """The name for answers without one in a file; None if the name of this process's user cannot be used."""
         try:
             return self.names()[0]
@@ -109,7 +109,7 @@ class ReviewCommand:
             prefix = "" if len(addresses) == 1 else f"{name}: "
             console.print(f"{prefix}{address}", markup=False, highlight=False, soft_wrap=True)
         console.print(
-            f"{_plural(server.session.queue.remaining, 'row')} to review. Answers are saved in "
+            f"{counted_noun(server.session.queue.remaining, 'row')} to review. Answers are saved in "
             f"{Workspace(self.workspace).reviews}; the next `seedling run` uses them. Press Ctrl-C to stop.",
             markup=False,
             highlight=False,
@@ -122,7 +122,7 @@ class ReviewCommand:
             server.wait()
         except KeyboardInterrupt:
             answers = len(server.session.queue.present_decisions().answers)
-            console.print(f"Stopped. Saved: {_plural(answers, 'answer')}.", highlight=False)
+            console.print(f"Stopped. Saved: {counted_noun(answers, 'answer')}.", highlight=False)
         finally:
             server.stop()
             signal.signal(signal.SIGTERM, before)
@@ -140,7 +140,7 @@ class ReviewCommand:
         session = self.session()
         answers = review_in_terminal(session, names[0], row_id=self._first_row(session))
         folder = Workspace(self.workspace).reviews
-        print(f"{_plural(answers, 'answer')} saved in {folder}; the next `seedling run` uses them.")
+        print(f"{counted_noun(answers, 'answer')} saved in {folder}; the next `seedling run` uses them.")
 
     def export(self, folder: Path, file_format: str) -> None:
         """Write the rows for another tool."""
@@ -170,7 +170,7 @@ class ReviewCommand:
                 None if file_format is None else ExchangeFormat(file_format),
                 rows,
                 self.names()[0] if self.reviewers else None,
-                unnamed=self._default_name(),
+                default_reviewer=self._default_reviewer(),
                 rules=LabelRules(renames_of(renames), add_classes=add, changes=decisions.classes),
                 max_megapixels=params.max_megapixels,
                 progress=progress,
@@ -178,13 +178,13 @@ class ReviewCommand:
         new = result.store(ReviewLog(self.workspace))
         for sentence in result.counts.sentences():
             print(printable(sentence))
-        print(f"{new:,} new answer{'' if new == 1 else 's'} saved in {Workspace(self.workspace).reviews}.")
+        print(f"{counted_noun(new, 'new answer')} saved in {Workspace(self.workspace).reviews}.")
 
 
 def full_row_id(row_id: str, ids: RowIds) -> str:
     """The id that begins with these digits. Raises InputError unless it is exactly one."""
-    if len(row_id) < MIN_ROW_ID_DIGITS:
-        raise InputError(f"--row {row_id} is too short: give at least the first {MIN_ROW_ID_DIGITS} digits of the id.")
+    if len(row_id) < MIN_ID_DIGITS:
+        raise InputError(f"--row {row_id} is too short: give at least the first {MIN_ID_DIGITS} digits of the id.")
     row_ids = ids.with_prefix(row_id)
     if not row_ids:
         raise InputError(
@@ -223,7 +223,3 @@ def _user_name() -> str:
     if not name:
         raise InputError(f"The user name '{user}' cannot be the name of a reviewer: use --reviewer NAME.")
     return name[:64]
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -140,13 +140,20 @@ class CorrectedTestRecord(RecordPart):
 class ReviewedTestRecord(RecordPart):
     """A test split of rows that only reviewers have labeled.
 
-    rows: all; random: drawn at random and first asked without a suggestion; suggested: answered with a suggestion, or
-    with a class that was asked about, on the screen. The other rows were selected by the order of the review.
+    rows: all; random: drawn at random and first asked without a suggestion; imported: first answered in another tool;
+    suggested: answered with a suggestion, or with a class that was asked about, on the screen. The rows that are
+    neither random nor imported were selected by the order of the review.
     """
 
     rows: int
     random: int
     suggested: int
+    imported: int = 0
+
+    @property
+    def is_random(self) -> bool:
+        """Whether all rows were drawn at random."""
+        return self.random == self.rows
 
 
 class ReviewRecord(RecordPart):

@@ -26,7 +26,10 @@ from seedling.records.round_manifest import RoundManifestRecord
 from seedling.records.stage_notes import ValidateNotes
 from seedling.report.markdown_text import markdown_text
 from seedling.report.pages import never_predicted, vote
-from seedling.workspace import DATASET_CARD, EVALUATION, MANIFEST, MODEL, MODEL_CARD, REPORTS, Workspace
+from seedling.report.review_section import reviewed_test
+from seedling.review.decisions import decide
+from seedling.review.log import read_log
+from seedling.workspace import DATASET_CARD, EVALUATION, MANIFEST, MODEL, MODEL_CARD, REPORTS, REVIEWS, Workspace
 
 COLUMNS = [
     "id",
@@ -312,10 +315,15 @@ def _limits(evaluation: EvaluationRecord) -> Iterator[str]:
 
 def limit_of_test_rows(workspace: Path) -> Iterator[str]:
     """A bullet if the test rows come from reviews, so that they are not a random sample."""
-    reviews = read_notes(Workspace(workspace).generation("validate"), ValidateNotes).reviews
-    if reviews and reviews.test_rows:
+    validated = Workspace(workspace).generation("validate")
+    reviews = read_notes(validated, ValidateNotes).reviews
+    if not reviews or not reviews.test_rows:
+        return
+    test_ids = set(read(validated, ["id"], splits=["test"])["id"])
+    test = reviewed_test(test_ids, decide(read_log(validated / REVIEWS)))
+    if test and not test.is_random:
         yield (
-            f"- The {reviews.test_rows:,} test rows are not a random sample of the data: they come from the rows that "
+            f"- The {test.rows:,} test rows are not a random sample of the data: they come from the rows that "
             "reviewers labeled, and the order of a review selects hard ones."
         )
 

@@ -192,6 +192,7 @@ def reviewed_test(row_ids: Collection[str], decisions: Decisions) -> ReviewedTes
     return ReviewedTestRecord(
         rows=len(row_ids),
         random=sum("random" in {answer.purpose, answer.order} and is_blind(answer) for answer in first.values()),
+        imported=sum(answer.purpose == "imported" for answer in first.values()),
         suggested=sum(answer.purpose != "imported" and not is_blind(answer) for answer in last.values()),
     )
 

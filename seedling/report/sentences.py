@@ -93,9 +93,7 @@ def subject_sentence(subject: Subject, accepted_round: int) -> Markup:
     never = subject.never_predicted
     classes = [name for name in subject.classes if name not in never]
     sources = ", ".join(f"{thousands(rows)} {source}" for source, rows in subject.sources)
-    labeled = f"labeled rows ({sources})" if len(subject.sources) > 1 else "labeled rows"
-    if len(subject.sources) == 1:
-        labeled = f"rows labeled {subject.sources[0][0]}"
+    labeled = f"rows labeled {subject.sources[0][0]}" if len(subject.sources) == 1 else f"labeled rows ({sources})"
     pseudo_labeled = f" and {thousands(subject.pseudo_labeled)} pseudo-labeled rows" if subject.pseudo_labeled else ""
     return Markup("Classifies {} into {}: {}{}. Trained on {} {}{}. The model in use is round {}: {}.").format(
         "images" if subject.modality == "image" else "texts",
@@ -303,16 +301,21 @@ def unchecked_labels_sentence(subject: Subject, where: EvaluatedSplit) -> Markup
 
 def reviewed_test_sentence(test: ReviewedTestRecord) -> Markup:
     """Why the accuracy on a test split that was taken from reviewed rows is not that of all rows."""
+    selected = test.rows - test.random - test.imported
+    imported = (
+        f" {thousands(test.imported)} {was_or_were(test.imported)} labeled in another tool." if test.imported else ""
+    )
     return Markup(
         "{} Only reviewers labeled the {}. The order of the review selected {}, which are harder than the data on "
-        "average, and {} at random without a suggestion. {} The accuracy is an estimate for such rows. For an "
+        "average, and {} at random without a suggestion.{} {} The accuracy is an estimate for such rows. For an "
         "unbiased one, draw rows at random, label them, and put them into data/test/&lt;class&gt;/ or give them the "
         "split <code>test</code> in the table."
     ).format(
         warning("Not a random sample."),
         plural(test.rows, "test row"),
-        "all of them" if not test.random else f"{thousands(test.rows - test.random)} of them",
+        "all of them" if selected == test.rows else f"{thousands(selected)} of them",
         "none was drawn" if not test.random else f"{thousands(test.random)} {was_or_were(test.random)} drawn",
+        imported,
         f"{thousands(test.suggested)} {was_or_were(test.suggested)} answered with a suggestion or a proposed class on "
         "the screen, so the labels may agree with the model too often."
         if test.suggested

@@ -16,7 +16,7 @@ from seedling.review.address import running_reviewer_url
 
 MIN_LISTED = 10  # rows that are always listed, whatever the threshold of label issues
 MAX_LISTED = 24
-MIN_ID_DIGITS = 8
+MIN_ID_DIGITS = 8  # fewer may soon be those of another row, too
 MAX_TEXT_CHARACTERS = 1_000  # in the tables
 REVIEW_REASON = "review:"  # start of the reasons for which reviewers reject rows
 ROW_COLUMNS = (

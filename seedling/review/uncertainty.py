@@ -29,7 +29,7 @@ class RankingInput:
     out of fold for labeled rows. labels: (n,), the class number of the present label, -1 without one. p_label_error:
     (n,), NaN if unknown. groups: (n,), equal for near-duplicates. newest_first: (n,), rank by arrival, 0 is the newest.
     reviewed_features: (m, d). reviewed_labels: (m,). committee: (members, n, k), the probabilities of several models.
-    seconds_per_row: (n,), the time of an answer as measured for this reviewer, NaN if unknown.
+    seconds_per_row: (n,), the time of an answer as measured for the reviewers, NaN if unknown.
     """
 
     features: NDArray[np.float32]

@@ -314,9 +314,32 @@ def test_a_test_split_of_reviewed_rows_says_how_its_rows_were_chosen() -> None:
     assert reviewed_test([row_id(4)], decisions) == ReviewedTestRecord(rows=1, random=1, suggested=0)
     record = reviewed_test([row_id(1), row_id(2), row_id(3)], decisions)
     assert record == ReviewedTestRecord(rows=3, random=1, suggested=1)
+    assert not record.is_random
     sentence = str(reviewed_test_sentence(record))
     assert "Only reviewers labeled the 3 test rows. The order of the review selected 2 of them" in sentence
     assert "and 1 was drawn at random without a suggestion. 1 was answered with a suggestion" in sentence
+
+
+def test_test_rows_that_were_labeled_in_another_tool_are_not_called_selected_by_the_review() -> None:
+    """One imported row, one of the queue without a suggestion, and one random row."""
+    answer = AnswerMaker()
+    answer(1, "cat", purpose="imported", previous_label=None)
+    answer(2, "cat", purpose="queue", previous_label=None)
+    answer(3, "cat", purpose="random", previous_label=None)
+    record = reviewed_test([row_id(1), row_id(2), row_id(3)], decide(answer.files))
+    assert record == ReviewedTestRecord(rows=3, random=1, suggested=0, imported=1)
+    sentence = str(reviewed_test_sentence(record))
+    assert "The order of the review selected 1 of them" in sentence
+    assert "1 was labeled in another tool. None was answered with a suggestion on the screen." in sentence
+
+
+def test_the_model_card_does_not_warn_of_test_rows_that_were_drawn_at_random(tmp_path: Path) -> None:
+    """All answers are of a review in random order."""
+    rows = collect(tmp_path, is_labeled=False)
+    answer_rows(tmp_path, rows[0:40:2], label="road", order="random")
+    answer_rows(tmp_path, rows[1:40:2], label="fruit", order="random")
+    validated(tmp_path, ValidateParams(min_test_rows=2))
+    assert list(limit_of_test_rows(tmp_path)) == []
 
 
 def test_a_test_split_that_the_data_has_is_not_one_of_reviewed_rows(reviewed: tuple[Path, list[Row]]) -> None:

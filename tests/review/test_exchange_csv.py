@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -95,11 +96,23 @@ def test_a_class_in_the_column_answer_is_an_answer(texts: ExchangedRows, tmp_pat
     assert summary(import_answers(path, None, texts.rows, "anna"), texts) == {(0, "label", "dog"), (1, "label", "dog")}
 
 
+def test_a_class_that_resembles_an_answer_is_a_class(texts: ExchangedRows, tmp_path: Path) -> None:
+    """`ski` is not a misspelled `skip` in a workspace that has the class."""
+    path = tmp_path / "edited.csv"
+    path.write_text(edited(exported_table(texts, tmp_path / "export"), {0: {"answer": "ski"}}), encoding="utf-8")
+    with pytest.raises(InputError, match="the answer 'ski' is unknown"):
+        import_answers(path, None, texts.rows, "anna")
+    with_class = replace(texts.rows, classes=(*texts.rows.classes, "ski"))
+    assert summary(import_answers(path, None, with_class, "anna"), texts) == {(0, "label", "ski")}
+
+
 def test_answers_without_a_name_are_those_of_a_given_person(texts: ExchangedRows, tmp_path: Path) -> None:
     """A name in the file counts more; without either, nobody is guessed."""
     path = tmp_path / "edited.csv"
     path.write_text(edited(exported_table(texts, tmp_path / "export"), CHANGES), encoding="utf-8")
-    reviewers = {answer.reviewer for answer in import_answers(path, None, texts.rows, None, unnamed="cleo").answers}
+    reviewers = {
+        answer.reviewer for answer in import_answers(path, None, texts.rows, None, default_reviewer="cleo").answers
+    }
     assert reviewers == {"bo", "cleo"}
     with pytest.raises(InputError, match="does not say who answered"):
         import_answers(path, None, texts.rows, None)

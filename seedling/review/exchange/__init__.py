@@ -127,7 +127,7 @@ def import_answers(  # noqa: PLR0913  (what the command asks for, each by its na
     rows: ReviewRows,
     reviewer: str | None,
     *,
-    unnamed: str | None = None,
+    default_reviewer: str | None = None,
     rules: LabelRules | None = None,
     max_megapixels: float = MAX_MEGAPIXELS,
     progress: Progress = silent,
@@ -135,7 +135,7 @@ def import_answers(  # noqa: PLR0913  (what the command asks for, each by its na
     """Return the answers of people in a file or folder of another tool; nothing is stored (`ImportResult.store`).
 
     exchange_format: None: detected. reviewer: under whose name the answers are stored; None: the names in the file.
-    unnamed: the name for answers of which the file does not say who gave them; None: they are an error.
+    default_reviewer: the name for answers of which the file does not say who gave them; None: they are an error.
     max_megapixels: of images that are matched by their content. Raises InputError if the file is damaged or has no
     rows, if none of its rows is a row of the workspace, or if a label is not a class.
     """
@@ -143,7 +143,7 @@ def import_answers(  # noqa: PLR0913  (what the command asks for, each by its na
     if not path.exists():
         raise InputError(f"{path} does not exist: name the file or folder to import.")
     external_rows = counted(_read(chosen, path, rows), progress, "import")
-    return import_rows(chosen, external_rows, rows, reviewer, rules or LabelRules(), max_megapixels, unnamed)
+    return import_rows(chosen, external_rows, rows, reviewer, rules or LabelRules(), max_megapixels, default_reviewer)
 
 
 def _read(exchange_format: ExchangeFormat, path: Path, rows: ReviewRows) -> Iterator[ExternalRow]:

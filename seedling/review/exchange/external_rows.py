@@ -41,7 +41,8 @@ class ExternalAnswer:
     """What a person answered about a row in another tool.
 
     reviewer: the name in the file, None if it has none. annotation_id: of the tool, with the time of its last change,
-    so that a later change is another answer. answered_at: milliseconds since 1970, 0 if unknown; milliseconds: the time
+    so that a later change is another answer. error_unless_class: raised if `label` is not a class, because it may be a
+    misspelled answer. answered_at: milliseconds since 1970, 0 if unknown; milliseconds: the time
     that the person took.
     """
 
@@ -53,6 +54,7 @@ class ExternalAnswer:
     answered_at: int = 0
     milliseconds: int = 0
     note: str | None = None
+    error_unless_class: str | None = None
 
 
 @dataclass(frozen=True)

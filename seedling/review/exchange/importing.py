@@ -32,6 +32,7 @@ from seedling.review.records import (
     Answer,
     ClassChange,
 )
+from seedling.terminal.counts import counted_noun
 
 if TYPE_CHECKING:
     from seedling.review.exchange.external_rows import ExternalAnswer, ExternalRow
@@ -92,22 +93,24 @@ class ImportCounts:
 
     def sentences(self) -> list[str]:
         """The counts as sentences, without those that are zero."""
-        sentences = [f"{_count(self.rows, 'row')} read, {_count(self.answers, 'answer')}."]
+        sentences = [f"{counted_noun(self.rows, 'row')} read, {counted_noun(self.answers, 'answer')}."]
         if self.without_answer:
-            sentences.append(f"Nobody answered {_count(self.without_answer, 'row')}.")
+            sentences.append(f"Nobody answered {counted_noun(self.without_answer, 'row')}.")
         if self.predictions:
-            predictions = _count(self.predictions, "prediction")
+            predictions = counted_noun(self.predictions, "prediction")
             sentences.append(f"{predictions} of models ignored: a prediction is never a review.")
         if self.by_content:
-            sentences.append(f"{_count(self.by_content, 'row')} without Seedling's id, matched by content.")
+            sentences.append(f"{counted_noun(self.by_content, 'row')} without Seedling's id, matched by content.")
         if self.unknown_rows:
             listed = ", ".join(self.unknown_positions)
-            sentences.append(f"{_count(self.unknown_rows, 'row')} not found in this workspace, for example {listed}.")
+            sentences.append(
+                f"{counted_noun(self.unknown_rows, 'row')} not found in this workspace, for example {listed}."
+            )
         if self.superseded:
-            superseded = _count(self.superseded, "earlier answer")
+            superseded = counted_noun(self.superseded, "earlier answer")
             sentences.append(f"{superseded} of the same reviewer about the same row ignored.")
         sentences += [
-            f"{_count(count, 'annotation')} ignored: {reason.replace('_', ' ')}."
+            f"{counted_noun(count, 'annotation')} ignored: {reason.replace('_', ' ')}."
             for reason, count in sorted(self.unusable.items())
         ]
         return sentences
@@ -151,16 +154,16 @@ def import_rows(
     reviewer: str | None,
     rules: LabelRules,
     max_megapixels: float,
-    unnamed: str | None = None,
+    default_reviewer: str | None = None,
 ) -> ImportResult:
     """Return the answers of the rows of a file.
 
     tool: its name, part of the answers' ids. reviewer: under whose name the answers are stored; None: the name that the
-    file has for each. unnamed: the name for answers without one in the file, None: an error.
+    file has for each. default_reviewer: the name for answers without one in the file, None: an error.
 
     Raises InputError if no row is one of the workspace, if a label is not a class, or if a reviewer is unknown.
     """
-    importer = _Importer(tool, rows, (reviewer, unnamed), rules, max_megapixels)
+    importer = _Importer(tool, rows, (reviewer, default_reviewer), rules, max_megapixels)
     for row in external_rows:
         importer.add(row)
     return importer.result()
@@ -179,7 +182,7 @@ class _Importer:
     ) -> None:
         """reviewers: of all answers, or None; and of those without a name in the file, or None."""
         self._tool, self._rows, self._rules, self._max_megapixels = tool, rows, rules, max_megapixels
-        self._reviewer, self._unnamed = (None if name is None else reviewer_name(name) for name in reviewers)
+        self._reviewer, self._default_reviewer = (None if name is None else reviewer_name(name) for name in reviewers)
         self._classes = frozenset(rows.classes)
         self._counts = ImportCounts()
         self._matched = 0
@@ -228,10 +231,12 @@ class _Importer:
         return None
 
     def _add_answer(self, row: ExternalRow, external: ExternalAnswer, position: int) -> None:
-        reviewer = self._reviewer or external.reviewer or self._unnamed
+        reviewer = self._reviewer or external.reviewer or self._default_reviewer
         if reviewer is None:
             raise InputError(f"{row.position}: the file does not say who answered. Name the reviewer: --reviewer anna.")
         label, asked_label = self._class(external.label), self._class(external.asked_label)
+        if external.error_unless_class and label not in self._classes:
+            raise InputError(external.error_unless_class)
         row_id = self._rows.ids[position]
         parts = (external.annotation_id, row_id, reviewer, external.answer, label or "", asked_label or "")
         answer = Answer(
@@ -317,11 +322,6 @@ class _Importer:
         by_folded = {name.casefold(): name for name in self._rows.classes}
         matches = get_close_matches(label[:MAX_NAME_CHARACTERS].casefold(), by_folded, n=1, cutoff=0.8)
         return f", did you mean {shortened(by_folded[matches[0]])}?" if matches else ""
-
-
-def _count(count: int, noun: str) -> str:
-    """1 row, 2 rows."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def content_id(content: bytes | str, max_megapixels: float) -> str | None:

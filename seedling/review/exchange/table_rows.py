@@ -8,6 +8,7 @@ In a table without this column, each label is an answer, except those that a mod
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -81,14 +82,15 @@ def _explicit(word: str, cells: Mapping[str, str], position: str, suggestion: st
     folded = word.strip().casefold().replace("-", "_")
     kind = ANSWER_WORDS.get(folded)
     if kind is None:
-        is_typing_error = bool(get_close_matches(folded, ANSWER_WORDS, n=1, cutoff=MIN_ANSWER_SIMILARITY))
-        if cells.get(LABEL, "") in {"", word, cells.get(EXPORTED)} and not is_typing_error:
-            return ExternalAnswer("label", word)
         listed = ", ".join(sorted(set(ANSWER_WORDS.values())))
-        raise InputError(
+        unknown = (
             f"{position}: the answer {shortened(word)} is unknown. Use one of {listed}, and write classes to the "
             "column `label`."
         )
+        if cells.get(LABEL, "") not in {"", word, cells.get(EXPORTED)}:
+            raise InputError(unknown)
+        may_be_misspelled = bool(get_close_matches(folded, ANSWER_WORDS, n=1, cutoff=MIN_ANSWER_SIMILARITY))
+        return ExternalAnswer("label", word, error_unless_class=unknown if may_be_misspelled else None)
     label = cells.get(LABEL) or suggestion
     if kind in {"label", "reject"} and not label:
         raise InputError(f"{position}: the answer '{word}' needs a class in the column `label`, which is empty.")
@@ -104,10 +106,8 @@ def _is_of_a_person(cells: Mapping[str, str]) -> bool:
 
 def _complete(external: ExternalAnswer, cells: Mapping[str, str]) -> ExternalAnswer:
     """The answer with the reviewer, the note and the time that the row has."""
-    return ExternalAnswer(
-        answer=external.answer,
-        label=external.label,
-        asked_label=external.asked_label,
+    return replace(
+        external,
         reviewer=name_of_person(cells.get("reviewer")),
         annotation_id=cells.get("annotation_id") or cells.get("exported_at") or "",
         answered_at=milliseconds_of(cells.get("answered_at")),
