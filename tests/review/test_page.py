@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from review_pages import LAUNCH, ReviewPage, ReviewProcess, ask_in_order, reviewing
+from review_pages import ReviewPage, ReviewProcess, ask_in_order, reviewing
 
 from seedling.config.params import set_value
 from seedling.init.create import make_workspace
@@ -28,23 +28,10 @@ PHONE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**LAUNCH)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def images(finished_workspace: Path, tmp_path: Path) -> Iterator[ReviewProcess]:
+def images(image_workspace: Path) -> Iterator[ReviewProcess]:
     """A review of images with a model: 18 labeled rows and 6 of the pool, without random rows and refits."""
-    copy = Path(shutil.copytree(finished_workspace, tmp_path / "images", symlinks=True))
-    ask_in_order(copy)
-    with reviewing(copy) as review:
+    with reviewing(image_workspace) as review:
         yield review
 
 

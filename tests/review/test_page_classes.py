@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from review_pages import LAUNCH, ReviewPage, ReviewProcess, ask_in_order, reviewing
+from review_pages import ReviewPage, ReviewProcess, ask_in_order, reviewing
 
 from seedling.init.create import make_workspace
 from seedling.review.decisions import Decision, read_decisions
@@ -19,17 +19,6 @@ pytestmark = pytest.mark.slow
 CLASSES = ("bus", "cat", "dog")
 LABELED, UNLABELED = 3, 6  # texts per class, and of the pool
 MARKUP = "<img src=x onerror=alert(1)> & \"quoted\" 'class'"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**LAUNCH)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

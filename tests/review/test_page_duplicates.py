@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from review_pages import LAUNCH, ReviewPage, ReviewProcess, ask_in_order, reviewing
+from review_pages import ReviewPage, ReviewProcess, ask_in_order, reviewing
 
 from seedling.dataset.generation import read, read_rejected
 from seedling.init.create import make_workspace
@@ -56,17 +56,6 @@ def review(validated: Path, tmp_path: Path) -> Iterator[ReviewProcess]:
     copy = Path(shutil.copytree(validated, tmp_path / "workspace", symlinks=True))
     with reviewing(copy, ("anna", "ben")) as review:
         yield review
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**LAUNCH)
-        yield browser
-        browser.close()
 
 
 def opened(browser: Any, review: ReviewProcess, reviewer: str = "anna") -> ReviewPage:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,37 +12,10 @@ from typing import Any
 import pytest
 from review_pages import LAUNCH, ReviewPage, ReviewProcess, browser_process, kill_tree, reviewing
 
-from seedling.config.params import set_value
 from seedling.review.decisions import read_decisions
 from seedling.workspace import Workspace
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def chromium() -> Iterator[Any]:
-    """Debian's Chromium, as playwright starts it."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        yield playwright.chromium
-
-
-@pytest.fixture
-def context(chromium: Any) -> Iterator[Any]:
-    """A new profile."""
-    browser = chromium.launch(**LAUNCH)
-    yield browser.new_context(viewport={"width": 1280, "height": 860})
-    browser.close()
-
-
-@pytest.fixture
-def workspace(finished_workspace: Path, tmp_path: Path) -> Path:
-    """A workspace of images with a model, whose reviewers get each row once."""
-    copy = Path(shutil.copytree(finished_workspace, tmp_path / "images", symlinks=True))
-    for share in ("random_share", "gold_share", "repeat_share"):
-        set_value(copy, ["review", share], 0.0)
-    return copy
 
 
 def assert_once(review: ReviewProcess, rows: list[str]) -> None:
@@ -52,9 +24,9 @@ def assert_once(review: ReviewProcess, rows: list[str]) -> None:
     assert len({line["id"] for line in review.answers()}) == len(rows)
 
 
-def test_a_killed_server_loses_nothing(context: Any, workspace: Path) -> None:
+def test_a_killed_server_loses_nothing(context: Any, image_workspace: Path) -> None:
     """Between key and acknowledgment: the server stops, three keys are pressed, and it is killed and started again."""
-    with reviewing(workspace, kind=ReviewProcess) as review:
+    with reviewing(image_workspace, kind=ReviewProcess) as review:
         page = ReviewPage(context, review.url())
         page.use_mode("verify")
         rows = page.press("a")
@@ -71,10 +43,10 @@ def test_a_killed_server_loses_nothing(context: Any, workspace: Path) -> None:
         assert_once(review, rows)
 
 
-def test_a_killed_browser_loses_nothing(chromium: Any, workspace: Path, tmp_path: Path) -> None:
+def test_a_killed_browser_loses_nothing(chromium: Any, image_workspace: Path, tmp_path: Path) -> None:
     """Chromium is killed while the server does not respond; the next one sends the answers, and goes on after them."""
     profile = tmp_path / "profile"
-    with reviewing(workspace, kind=ReviewProcess) as review:
+    with reviewing(image_workspace, kind=ReviewProcess) as review:
         context = chromium.launch_persistent_context(str(profile), **LAUNCH)
         page = ReviewPage(context, review.url())
         page.use_mode("verify")
@@ -93,9 +65,9 @@ def test_a_killed_browser_loses_nothing(chromium: Any, workspace: Path, tmp_path
         context.close()
 
 
-def test_a_lost_network_stops_nobody(context: Any, workspace: Path) -> None:
+def test_a_lost_network_stops_nobody(context: Any, image_workspace: Path) -> None:
     """Offline, keys go on with the rows that are on the page; online, the answers are sent, each once."""
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         page = ReviewPage(context, review.url())
         page.use_mode("verify")
         page.page.wait_for_timeout(500)
@@ -113,9 +85,9 @@ def test_a_lost_network_stops_nobody(context: Any, workspace: Path) -> None:
         assert_once(review, [*rows, rows[4]])
 
 
-def test_a_reload_returns_to_the_same_row(context: Any, workspace: Path) -> None:
+def test_a_reload_returns_to_the_same_row(context: Any, image_workspace: Path) -> None:
     """Also after a restart of the server, and the rows after it come in the same order."""
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         page = ReviewPage(context, review.url())
         page.use_mode("verify")
         page.press("a", "x")
@@ -129,10 +101,10 @@ def test_a_reload_returns_to_the_same_row(context: Any, workspace: Path) -> None
         assert page.wait_until_painted() == present
 
 
-def test_a_reload_returns_to_the_same_grid(context: Any, workspace: Path) -> None:
+def test_a_reload_returns_to_the_same_grid(context: Any, image_workspace: Path) -> None:
     """All its rows, in their order; marks that were not sent are gone."""
     ids = "[...document.querySelectorAll('.cell')].map(cell => cell.dataset.id)"
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         page = ReviewPage(context, review.url())
         page.use_mode("grid")
         rows = page.page.evaluate(ids)
@@ -144,9 +116,9 @@ def test_a_reload_returns_to_the_same_grid(context: Any, workspace: Path) -> Non
         assert len(rows) > 3 and review.answers() == []
 
 
-def test_undo_goes_on_after_a_restart(context: Any, workspace: Path) -> None:
+def test_undo_goes_on_after_a_restart(context: Any, image_workspace: Path) -> None:
     """A new page on a new server takes back answers of the earlier one, the latest first, and restores them."""
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         page = ReviewPage(context, review.url())
         page.use_mode("verify")
         rows = page.press("a", "x", "a")
@@ -172,9 +144,9 @@ def test_undo_goes_on_after_a_restart(context: Any, workspace: Path) -> None:
         ]
 
 
-def test_the_latest_tab_is_active(context: Any, workspace: Path) -> None:
+def test_the_latest_tab_is_active(context: Any, image_workspace: Path) -> None:
     """The earlier tab waits, takes no key, and takes over by Enter; no row is answered twice or left out."""
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         first = ReviewPage(context, review.url())
         first.use_mode("verify")
         rows = first.press("a", "x")
@@ -194,12 +166,12 @@ def test_the_latest_tab_is_active(context: Any, workspace: Path) -> None:
         assert len(set(rows)) == 6
 
 
-def test_answers_wait_for_a_disk_that_can_be_written(context: Any, workspace: Path) -> None:
+def test_answers_wait_for_a_disk_that_can_be_written(context: Any, image_workspace: Path) -> None:
     """The log cannot be written: the page says why and keeps the answers, and they are stored once it can."""
-    reviews = Workspace(workspace).reviews
+    reviews = Workspace(image_workspace).reviews
     shutil.rmtree(reviews, ignore_errors=True)
     reviews.write_text("a file where the folder belongs")
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         page = ReviewPage(context, review.url())
         page.use_mode("verify")
         rows = page.press("a", "x")
@@ -210,10 +182,10 @@ def test_answers_wait_for_a_disk_that_can_be_written(context: Any, workspace: Pa
         assert_once(review, rows)
 
 
-def test_two_reviewers_get_different_rows(chromium: Any, workspace: Path) -> None:
+def test_two_reviewers_get_different_rows(chromium: Any, image_workspace: Path) -> None:
     """Each with a token of their own; what one answers, the other does not get."""
     browser = chromium.launch(**LAUNCH)
-    with reviewing(workspace, ("anna", "ben")) as review:
+    with reviewing(image_workspace, ("anna", "ben")) as review:
         anna, ben = (ReviewPage(browser.new_context(), review.url(name)) for name in ("anna", "ben"))
         answered = {"anna": anna.press("a", "a", "a"), "ben": ben.press("a", "x", "a")}
         anna.wait_until_saved()
@@ -224,9 +196,9 @@ def test_two_reviewers_get_different_rows(chromium: Any, workspace: Path) -> Non
     browser.close()
 
 
-def test_a_clock_that_goes_back_does_not_matter(context: Any, workspace: Path) -> None:
+def test_a_clock_that_goes_back_does_not_matter(context: Any, image_workspace: Path) -> None:
     """The browser's clock jumps an hour back: times on the screen stay those of the steady clock."""
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         page = ReviewPage(context, review.url())
         page.use_mode("verify")
         page.page.evaluate("(now => { Date.now = () => now() - 3_600_000; })(Date.now.bind(Date))")
@@ -236,15 +208,15 @@ def test_a_clock_that_goes_back_does_not_matter(context: Any, workspace: Path) -
         assert all(0 < line["milliseconds"] < 60_000 for line in review.answers())
 
 
-def test_a_server_clock_that_goes_back_does_not_matter(context: Any, workspace: Path) -> None:
+def test_a_server_clock_that_goes_back_does_not_matter(context: Any, image_workspace: Path) -> None:
     """The log has answers of the next day: later ones are not earlier, and a change of the classes maps all of them."""
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         page = ReviewPage(context, review.url())
         page.use_mode("label")
         rows = page.press("3", "4")
         page.wait_until_saved()
         review.stop()
-        path = Workspace(workspace).review_log("anna")
+        path = Workspace(image_workspace).review_log("anna")
         tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="milliseconds")
         lines = [{**line, "written_at": tomorrow} for line in review.lines()]
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
@@ -266,14 +238,14 @@ def test_a_server_clock_that_goes_back_does_not_matter(context: Any, workspace: 
             page.wait_until_painted()
         times = [line["written_at"] for line in review.lines()]
         assert times == sorted(times) and min(times) == tomorrow
-        decided = read_decisions(Workspace(workspace).reviews).by_row
+        decided = read_decisions(Workspace(image_workspace).reviews).by_row
         assert [decided[row].label for row in rows] == ["stick", "cross", "stick", "cross"]
 
 
-def test_two_reviewers_on_the_same_row_are_both_in_the_log(chromium: Any, workspace: Path) -> None:
+def test_two_reviewers_on_the_same_row_are_both_in_the_log(chromium: Any, image_workspace: Path) -> None:
     """By its link, both have it on the screen: each answer is in its reviewer's file once, and they are tied."""
     browser = chromium.launch(**LAUNCH)
-    with reviewing(workspace, ("anna", "ben")) as review:
+    with reviewing(image_workspace, ("anna", "ben")) as review:
         row = ReviewPage(browser.new_context(), review.url()).row
         anna, ben = (ReviewPage(browser.new_context(), review.url(name, f"/item/{row}")) for name in ("anna", "ben"))
         assert anna.row == ben.row == row
@@ -282,24 +254,24 @@ def test_two_reviewers_on_the_same_row_are_both_in_the_log(chromium: Any, worksp
         ben.wait_until_saved()
         assert [(line["row_id"], line["label"]) for line in review.answers("anna")] == [(row, "bar")]
         assert [(line["row_id"], line["label"]) for line in review.answers("ben")] == [(row, "cross")]
-        (tied,) = read_decisions(Workspace(workspace).reviews).disagreements
+        (tied,) = read_decisions(Workspace(image_workspace).reviews).disagreements
         assert (tied.row_id, tied.decision) == (row, None)
         ben.page.keyboard.press("z")
         ben.page.wait_for_selector(f"body[data-painted='{row}']")
         ben.press("3")
         ben.wait_until_saved()
-        assert read_decisions(Workspace(workspace).reviews).by_row[row].label == "bar"
+        assert read_decisions(Workspace(image_workspace).reviews).by_row[row].label == "bar"
     browser.close()
 
 
-def test_a_new_token_sends_the_kept_answers(context: Any, workspace: Path) -> None:
+def test_a_new_token_sends_the_kept_answers(context: Any, image_workspace: Path) -> None:
     """The link is no longer valid: the page says so, and the new link sends what was kept."""
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         page = ReviewPage(context, review.url())
         page.use_mode("verify")
         review.stop()
         rows = page.press("a", "x")
-        (Workspace(workspace).review_folder / "tokens.json").unlink()
+        (Workspace(image_workspace).review_folder / "tokens.json").unlink()
         review.start()
         page.page.wait_for_selector("#banner:has-text('no longer valid')")
         page.page.goto(review.url())

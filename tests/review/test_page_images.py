@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from review_pages import LAUNCH, ReviewPage, reviewing
-
-from seedling.config.params import set_value
+from review_pages import ReviewPage, reviewing
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def context() -> Iterator[Any]:
-    """A new profile of Debian's Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**LAUNCH)
-        yield browser.new_context(viewport={"width": 1280, "height": 860})
-        browser.close()
-
-
-@pytest.fixture
-def workspace(finished_workspace: Path, tmp_path: Path) -> Path:
-    """A workspace of images with a model."""
-    copy = Path(shutil.copytree(finished_workspace, tmp_path / "images", symlinks=True))
-    for share in ("random_share", "gold_share", "repeat_share"):
-        set_value(copy, ["review", share], 0.0)
-    return copy
-
-
-def test_an_image_that_cannot_be_loaded_is_awaited_and_not_called_bad(context: Any, workspace: Path) -> None:
+def test_an_image_that_cannot_be_loaded_is_awaited_and_not_called_bad(context: Any, image_workspace: Path) -> None:
     """With the server away, keys go on until the loaded rows are used up; then the page waits, and goes on with it."""
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         page = ReviewPage(context, review.url())
         page.use_mode("verify")
         page.page.wait_for_timeout(500)
@@ -57,7 +33,7 @@ def test_an_image_that_cannot_be_loaded_is_awaited_and_not_called_bad(context: A
         assert 0 < len(review.answers()) <= answered
 
 
-def test_an_image_whose_first_request_is_cut_off_is_shown(context: Any, workspace: Path) -> None:
+def test_an_image_whose_first_request_is_cut_off_is_shown(context: Any, image_workspace: Path) -> None:
     """As by a change of the network: the file is not called gone."""
     cut_off: list[str] = []
 
@@ -69,7 +45,7 @@ def test_an_image_whose_first_request_is_cut_off_is_shown(context: Any, workspac
             route.continue_()
 
     context.route("**/image/**", cut_first)
-    with reviewing(workspace) as review:
+    with reviewing(image_workspace) as review:
         page = ReviewPage(context, review.url())
         assert len(cut_off) == 3
         assert page.page.locator("#stage img").evaluate("image => image.naturalWidth") > 0

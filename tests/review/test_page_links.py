@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from prefect_runs import free_port, wait_for
-from review_pages import LAUNCH, START_SECONDS, ReviewPage, ReviewProcess, reviewing
+from review_pages import START_SECONDS, ReviewPage, ReviewProcess, reviewing
 
 from seedling.report.data_page import write_data_page
 from seedling.report.report import write_report
@@ -23,17 +23,6 @@ pytestmark = pytest.mark.slow
 WRITERS = {"data.html": write_data_page, "report.html": write_report}
 PAGES = pytest.mark.parametrize("name", list(WRITERS))
 ROW_COMMAND = r"seedling review <span>--row ([0-9a-f]{8,32})<"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**LAUNCH)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

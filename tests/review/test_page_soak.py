@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +37,6 @@ MAX_DELAY_SECONDS = 0.5  # from the first key to the kill
 STOPPED_SHARE = 1 / 3  # of the kills before which the server acknowledges nothing
 PAINT_MILLISECONDS = 1_000
 OFFLINE_SECONDS = 30
-
-
-@pytest.fixture
-def chromium() -> Iterator[Any]:
-    """Debian's Chromium, as playwright starts it."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        yield playwright.chromium
 
 
 @pytest.fixture(scope="module")
