@@ -41,12 +41,17 @@ class ReviewProcess:
         """Start the process and wait until it serves."""
         command = [str(Path(sys.executable).parent / "seedling"), "review", "--no-browser", "--port", str(self.port)]
         command += [part for name in self.reviewers for part in ("--reviewer", name)]
-        log = self.workspace.parent / f"review-{self.port}.log"
+        log = self.log_path
         with log.open("w", encoding="utf-8") as file:
             self.process = subprocess.Popen(
                 [*command, "-w", str(self.workspace)], stdout=file, stderr=file, text=True, start_new_session=True
             )
         wait_for(lambda: " to review." in log.read_text(encoding="utf-8"), START_SECONDS, log.read_text)
+
+    @property
+    def log_path(self) -> Path:
+        """What the command prints."""
+        return self.workspace.parent / f"review-{self.port}.log"
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process."""
@@ -126,6 +131,11 @@ class ReviewFork(ReviewProcess):
     def _serves(self) -> bool:
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+    @property
+    def log_path(self) -> Path:
+        """What the command prints."""
+        return self.workspace.parent / f"review-{self.port}.log"
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process."""

@@ -322,9 +322,14 @@ class ReviewServer:
         )
         guarded = GuardedApp(application, AllowedHosts(host, allowed_hosts), limits)
         self._server = uvicorn.Server(LimitedConfig(guarded, ConnectionLimits(), log_level="warning", lifespan="off"))
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="review server", daemon=True
-        )
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="review server", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket])  # which closes the socket
+        finally:
+            self._has_ended.set()
 
     def _lock_process(self) -> None:
         try:
@@ -344,27 +349,25 @@ class ReviewServer:
         self._thread.start()
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > deadline:
+            if self._has_ended.is_set() or time.monotonic() > deadline:
                 raise SeedlingError(f"The review server did not start at {self.url}: try another --port.")
             time.sleep(0.01)
         write_server_address(self.session.workspace, next(iter(self.addresses.values())))
 
     def wait(self, is_over: Callable[[], bool] = lambda: False) -> None:
         """Wait until the server is stopped, or until `is_over`."""
-        while self._thread.is_alive() and not is_over():
-            self._thread.join(timeout=0.5)
+        while not is_over() and not self._has_ended.wait(0.5):  # Ctrl-C within Thread.join marks a thread as ended
+            pass
 
     def stop(self) -> None:
         """Stop serving."""
         remove_server_address(self.session.workspace)
         self._server.should_exit = True
-        if self._thread.ident is not None:
-            self._thread.join(timeout=STOP_TIMEOUT_SECONDS)
-        if self._thread.is_alive():  # connections of open pages
-            self._server.force_exit = True
-            self._thread.join(timeout=STOP_TIMEOUT_SECONDS)
-        if not self._thread.is_alive():
+        if self._thread.ident is None:  # not started
             self._socket.close()
+        elif not self._has_ended.wait(STOP_TIMEOUT_SECONDS):  # connections of open pages
+            self._server.force_exit = True
+            self._has_ended.wait(STOP_TIMEOUT_SECONDS)
         self.session.close()
         self._process_lock.release()
 

@@ -65,6 +65,23 @@ def test_a_killed_browser_loses_nothing(chromium: Any, image_workspace: Path, tm
         context.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_command_without_an_error(context: Any, image_workspace: Path, number: signal.Signals) -> None:
+    """While a page is open: it says how many answers are saved, and the same port can be used at once."""
+    with reviewing(image_workspace, kind=ReviewProcess) as review:
+        page = ReviewPage(context, review.url())
+        page.use_mode("verify")
+        page.press("a", "x")
+        page.wait_until_saved()
+        review.signal(number)
+        assert review.process is not None and review.process.wait(timeout=60) == 0
+        printed = review.log_path.read_text(encoding="utf-8")
+        assert printed.endswith("Stopped. Saved: 2 answers.\n") and "Traceback" not in printed
+        review.start()
+        page.page.reload()
+        assert page.wait_until_painted()
+
+
 def test_a_lost_network_stops_nobody(context: Any, image_workspace: Path) -> None:
     """Offline, keys go on with the rows that are on the page; online, the answers are sent, each once."""
     with reviewing(image_workspace) as review:
