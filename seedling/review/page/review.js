@@ -764,7 +764,8 @@ const isManyMode = () => state.mode === "grid" || state.mode === "duplicates";
 function nothingLeft(remaining) {
   if (outbox.unsent) { blank("Saving …"); retryTimer = setTimeout(refill, 500); return; }
   const others = remaining > 0 && !isManyMode();
-  const buttons = [["mode", "Next mode"], ...(isManyMode() ? [] : [["order", "Next order"]]), ["undo", "Undo"]].map(([action, name]) => actionButton(action, name));
+  const choices = [...(config.modes.length > 1 ? [["mode", "Next mode"]] : []), ...(isManyMode() || config.orders.length < 2 ? [] : [["order", "Next order"]])];
+  const buttons = [...choices, ["undo", "Undo"]].map(([action, name]) => actionButton(action, name));
   if (others) cover("Other reviewers have the last rows", `${plural(remaining, "row")} are on the screens of others. This page goes on when one is free.`, buttons);
   else if (isManyMode() && remaining > 0) cover(state.mode === "grid" ? "There is nothing for a grid" : "There are no near-duplicates to compare", `${plural(remaining, "row")} can be reviewed in another mode.`, buttons);
   else cover("Nothing left to review", "Every row of this queue has an answer. The next `seedling run` uses them; `seedling review --refresh` adds new files.", buttons);
