@@ -70,7 +70,7 @@ ui: .venv/.ready  ## Prefect's UI on http://127.0.0.1:4200, with past runs
 test: .venv/.ready  ## the fast tests, two to three minutes on 2 cores
 	$(BIN)/pytest -n 3 --dist loadfile -m "not slow and not soak"
 
-test-slow: .venv/.ready  ## the slow tests, of two seconds and more: whole pipelines, a real Prefect server, a real browser
+test-slow: .venv/.ready  ## the slow tests, of a second and more: short pipelines, a real Prefect server, a real browser
 	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak"
 
 soak: .venv/.ready  ## tests of many minutes, before a release: deployed topology, runs by the clock, a Dask cluster, kills, edits during runs, load on the server, intervals over many draws

@@ -182,7 +182,7 @@ def ablate(workspace: Path, *options: str, expected: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_variant_is_the_line_as_one_would_run_it(grown_intents: Path) -> None:
     """Labels alone, as ablate has them, and a run whose params switch each step off by hand: the same rows, the same number right. The
     second call runs nothing, the test split is not looked at, and without time nothing is tried.

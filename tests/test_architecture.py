@@ -142,6 +142,7 @@ def patches_of_seedling(source: str) -> list[int]:
     return lines
 
 
+@pytest.mark.slow
 def test_tests_patch_nothing_of_seedling() -> None:
     """What a test varies is an argument or a field; only the operating system and libraries are patched."""
     patched = "from seedling.gates import history\nmonkeypatch.setattr(history, 'MAX_HISTORY_BYTES', 1)"
@@ -266,6 +267,7 @@ def path_literals(source: str) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_only_the_layout_names_files_of_a_workspace() -> None:
     """seedling/workspace.py has the name of every file and folder; other modules import it."""
     assert path_literals("path = workspace / 'models' / '0' / 'model.json'") == {"models", "model.json"}

@@ -70,6 +70,7 @@ def test_the_repository_is_clean_beside_a_run_of_another_machine(repository: Pat
         (repository / "dvc.lock").write_text(recorded, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_example_is_a_workspace_with_the_inputs_of_the_repository(repository: Path) -> None:
     """The same params, gates, stages and data, by the hash of DVC; everything is committed in its own repository."""
     workspace = repository / "digits"
@@ -79,6 +80,7 @@ def test_the_example_is_a_workspace_with_the_inputs_of_the_repository(repository
     assert "data.dvc" in output_of(["git", "ls-files"], workspace).split()
 
 
+@pytest.mark.slow
 def test_dvc_in_the_repository_does_not_see_the_example(repository: Path) -> None:
     """`dvc repro` in the repository runs the repository's own stages, each of them once."""
     listed = output_of([sys.executable, "-m", "dvc", "stage", "list", "--all", "--name-only"], repository).split()

@@ -161,6 +161,7 @@ def imported_packages() -> set[str]:
     return result
 
 
+@pytest.mark.slow
 def test_every_imported_package_is_declared() -> None:
     """As a dependency, in an extra, or as one that a declared package always requires."""
     extras = project()["optional-dependencies"]
@@ -237,6 +238,7 @@ FEATURES = {
 """Extra → Python code that uses its feature, and the subject of the message."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", EXTRA_MODULES)
 def test_a_feature_without_its_extra_names_the_package_and_the_command(extra: str, tmp_path: Path) -> None:
     """In a process in which the last module of the extra cannot be imported."""
@@ -271,8 +273,9 @@ def test_installed_extras_raise_nothing() -> None:
         require(extra, "The feature")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("modality", ["images", "texts"])
+@pytest.mark.parametrize(
+    "modality", [pytest.param("images", marks=pytest.mark.soak), pytest.param("texts", marks=pytest.mark.slow)]
+)
 def test_a_plain_installation_runs_reports_and_predicts(modality: str, tmp_path: Path) -> None:
     """In processes that can import only what `pip install seedling-ml` brings: init, run and predict."""
     modules = modules_of_extras_only()

@@ -94,6 +94,7 @@ def test_every_way_of_linking_to_the_cache_works(workspace: Path, tmp_path: Path
     assert Ledger(workspace).run("scrape").how == "restored"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     ['{"write": {', '{"write": {"WHERE": {"pid": 1, "cmd": "seedling scrape"}}, "read": {}}'],

@@ -8,6 +8,8 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).parents[1]
 MAX_CODE_LINES = 40
 MAX_LONG_FUNCTIONS = 9
@@ -47,6 +49,7 @@ def test_code_lines_by_hand() -> None:
     assert list(lengths_of_functions(source)) == [("add", 4)]
 
 
+@pytest.mark.slow
 def test_few_functions_are_long() -> None:
     """Of seedling, flows and tasks; the message lists the functions with more than 40 lines, the longest first."""
     lengths = [

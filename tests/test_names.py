@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).parents[1]
 FILLERS = frozenset(
     (
@@ -42,6 +44,7 @@ def bindings(path: Path) -> Iterator[str]:
             yield node.asname
 
 
+@pytest.mark.slow
 def test_few_names_are_fillers() -> None:
     """Of all names that seedling, flows and tasks bind; the message lists the files with most."""
     of_file = {

@@ -27,6 +27,7 @@ from seedling.cli.main import app
 PROJECT = Path(__file__).parents[1]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 SHELL_PAGES = ["README.md", "docs/quickstart.md", "docs/tutorial.md"]
+PAGES_OF_SOAK = {"docs/quickstart.md", "docs/tutorial.md"}  # which have more and longer runs than the README
 PYTHON_PAGES = ["docs/python.md"]
 BLOCK = re.compile(
     r"(?:^<!-- not run by tests: (?P<reason>[^\n]+) -->\n)?^```(?P<language>sh|python)\n(?P<code>.*?)^```", re.M | re.S
@@ -93,8 +94,10 @@ def reader(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return folder, environment
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", SHELL_PAGES)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.soak if page in PAGES_OF_SOAK else pytest.mark.slow) for page in SHELL_PAGES],
+)
 def test_the_commands_of_the_page_run_one_after_another(
     page: str, reader: tuple[Path, dict[str, str]], prefect_variables: dict[str, str]
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_visit_that_brings_nothing_changes_no_file(workspace: Path, web: Site)
     assert tracked(workspace) == before
 
 
+@pytest.mark.slow
 def test_a_visit_that_brings_rows_is_named_in_params(workspace: Path, web: Site) -> None:
     """The new rows are there, `as_of` says when, and DVC has recorded both."""
     web.routes["/"] = page(range(11))

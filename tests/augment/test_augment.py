@@ -223,6 +223,7 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
         augment(params, IMAGES, **rows, output=tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_hard_rows_get_more_children_and_probably_wrong_ones_do_not(tmp_path: Path) -> None:
     """Reds and blues, of each class one that is nearly violet, and a blue that is called red: the violets get most, the blue no more than usual."""
     rng = np.random.default_rng(0)
@@ -469,6 +470,7 @@ def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
     assert [next(iter(one)) for one in notes.policy] == ["swap", "delete", "typo"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["fgsm", "deepfool"])
 def test_misleading_children_mislead_a_model_that_never_saw_them(
     tmp_path: Path, make_images: Callable[..., Path], way: str

@@ -70,6 +70,7 @@ def test_blanks_stay_as_they_were_and_capitals_come_back() -> None:
     assert change("Quiet!", "synonym", 1.0, 0, CONTEXT) in {"Silent!", "Calm!"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "a", "...", "42", "one", "ünïcode wörds ölny", "no not never", "word " * 100_000])
 def test_odd_texts_come_through(text: str) -> None:
     """Nothing, one word, no letters, only negations, a hundred thousand words: a text comes back, the same for the same seed."""

@@ -169,6 +169,7 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, ma
     assert "24 in, 24 kept" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -203,6 +204,7 @@ def test_a_stage_runs_alone_and_is_recorded(workspace: Path) -> None:
     assert "53" in line
 
 
+@pytest.mark.slow
 def test_a_stage_without_its_input_says_which_to_run(workspace: Path) -> None:
     """The missing generation and the command that makes it."""
     done = seedling_process("stage", "validate", "-w", workspace)
@@ -248,6 +250,7 @@ def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -
     assert seedling_process("stage", "validate", "-w", workspace).returncode == 1
 
 
+@pytest.mark.slow
 def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
     """While another process holds the workspace."""
     (workspace / ".seedling").mkdir(exist_ok=True)
@@ -258,6 +261,7 @@ def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
             assert "Another run" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_unknown_key_is_named(workspace: Path) -> None:
     """By the nearest that there is."""
     with (workspace / "params.yaml").open("a") as file:

@@ -206,6 +206,7 @@ def prefect_help() -> dict[str, str]:
     return dict(zip(commands, done.stdout.split("END OF HELP"), strict=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "command"), COMMANDS, ids=[where for where, _ in COMMANDS])
 def test_each_started_command_exists_with_each_option(where: str, command: list[str]) -> None:
     """Of `seedling` by its own table of commands; of `prefect` by its help."""

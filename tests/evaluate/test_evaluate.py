@@ -198,6 +198,7 @@ def test_a_worse_image_has_its_size(change: str) -> None:
         assert (changed.shape, changed.dtype) == (shape, np.uint8)
 
 
+@pytest.mark.slow
 def test_the_pace_is_drawn_with_what_came() -> None:
     """Ten answers a second for five seconds, one refusal: so says the drawing to who cannot see it; three points are no drawing."""
     points = [

@@ -214,6 +214,7 @@ def test_an_exported_model_answers_without_seedling_as_predict_does(finished_cop
     assert (workspace / "reports/dataset_card.md").is_file()
 
 
+@pytest.mark.slow
 def test_an_exported_model_wants_an_empty_folder_and_a_model(tmp_path: Path) -> None:
     """A folder with something in it, a workspace without a model, and options of datasets: each a clear error."""
     (tmp_path / "full").mkdir()

@@ -47,6 +47,7 @@ def test_texts_are_the_mean_of_their_tokens_as_transformers_gives_them_one_by_on
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_images_are_pooled_as_transformers_pools_them_with_norms_folded_in(of_images: Path) -> None:
     """The plain model on the same tensors, batch normalizations unfused; the colors' histograms stand behind."""
     encoder = load(of_images, "image")
@@ -146,6 +147,7 @@ def test_texts_that_share_no_word_have_features(of_texts: Path, tmp_path: Path) 
         assert len(made) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", ["text", "image"])
 def test_encoded_features_come_back_from_disk(
     modality: Modality, of_texts: Path, of_images: Path, tmp_path: Path
@@ -182,6 +184,7 @@ def test_only_a_quick_run_sees_the_whole_image_alone(of_images: Path, tmp_path: 
     assert EncodedFeaturesRecord.model_validate(record.as_json()).views == ("whole",)
 
 
+@pytest.mark.slow
 def test_several_views_of_an_image_are_averaged_as_rows_of_length_1(of_images: Path, tmp_path: Path) -> None:
     """Each view by transformers' model, batch normalizations unfused; the features of one view have their own cache."""
     from seedling.media.images import decode, view_of
@@ -256,6 +259,7 @@ def test_without_a_network_the_hub_is_explained(tmp_path: Path, monkeypatch: pyt
         find_pretrained(EncoderParams(model="somebody/something"), tmp_path, "text")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(minilm_folder() is None, reason="the package of all-MiniLM-L6-v2 is not installed")
 def test_minilm_is_the_published_one_and_agrees_with_sentence_transformers() -> None:
     """The package's weights hash to the published model's; its own library gives the same sentences' features."""

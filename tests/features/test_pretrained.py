@@ -68,6 +68,7 @@ def hub(of_images: Path) -> Iterator[tuple[str, list[str]]]:
     (of_images / "pytorch_model.bin").unlink()
 
 
+@pytest.mark.slow
 def test_an_encoder_of_the_hub_is_fetched_once_and_without_pickles(
     hub: tuple[str, list[str]], of_images: Path, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_an_encoder_of_the_hub_is_fetched_once_and_without_pickles(
     assert sent[1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pins", "is_warned"),
     [

@@ -21,7 +21,6 @@ from seedling.config.params import set_value
 from seedling.records.results import read_evaluation
 from seedling.records.summaries import headline
 
-pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 MADE = (
     "generations",
@@ -80,6 +79,29 @@ LEARNERS: dict[str, dict[str, object]] = {  # by scikit-learn alone, by joblib's
 }
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_prefect")
+def test_prefect_and_dvc_give_the_same_bytes_of_a_small_workspace(finished_copy: Path, tmp_path: Path) -> None:
+    """`seedling run` with a round of pseudo-labels, and `dvc repro` in a copy of the inputs, on a few images of shapes."""
+    learners = {"train.candidates": ["logistic_regression", "network"], "train.steps": 10}
+    set_params(finished_copy, {"pseudo_label.rounds": 1, **learners})
+    call(finished_copy, "seedling", "run")
+    copy = tmp_path / "dvc"
+    copy.mkdir()
+    call(copy, "git", "init", "--quiet")
+    call(copy, "dvc", "init", "--quiet")
+    for name in ("data", "reviews"):
+        shutil.copytree(finished_copy / name, copy / name)
+    for name in ("params.yaml", "gates.yaml", "dvc.yaml", ".gitignore"):
+        shutil.copy(finished_copy / name, copy / name)
+    call(copy, "dvc", "repro")
+    by_prefect, by_dvc = contents(finished_copy), contents(copy)
+    assert by_prefect.keys() == by_dvc.keys()
+    assert [path for path in by_prefect if by_prefect[path] != by_dvc[path]] in ([], ["dvc.lock"])
+    assert any(path.startswith("models/1/") for path in by_dvc)
+
+
+@pytest.mark.soak
 @pytest.mark.usefixtures("shared_prefect")
 @pytest.mark.parametrize("name", ["digits", "intents"])
 def test_prefect_and_dvc_give_the_same_bytes(example: Callable[[str], Path], name: str) -> None:
@@ -132,6 +154,7 @@ def test_a_kill_in_any_stage_costs_that_stage_alone(workspace: Path, tmp_path: P
     assert contents(workspace) == contents(unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_prefect")
 def test_two_runs_compare_and_a_row_tells_its_story(finished_copy: Path) -> None:
     """By run name and as the workspace; the experiment is one for DVC too."""
@@ -157,6 +180,7 @@ def test_two_runs_compare_and_a_row_tells_its_story(finished_copy: Path) -> None
     assert call(workspace, "seedling", "compare", "nowhere", check=False).returncode == 2
 
 
+@pytest.mark.slow
 def test_a_workspace_without_pool_and_test_says_so(tmp_path: Path, make_images: Callable[..., Path]) -> None:
     """Cross-validation alone, and no round after the first."""
     from seedling.init.create import make_workspace

@@ -303,6 +303,7 @@ def test_the_base_url_of_params_is_what_links_begin_with(pages: Path) -> None:
         ReportsParams(base_url="file:///tmp")
 
 
+@pytest.mark.slow
 def test_pages_are_copied_to_s3(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A browser gets them from the bucket as pages; a kind of store that is not known is told with a remedy."""
     import boto3

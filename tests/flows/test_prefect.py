@@ -13,7 +13,7 @@ from short_runs import shorten_runs
 
 from seedling.dataset.generation import digest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 
 
 def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(shared_prefect: str, workspace: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_first_run_of_a_new_workspace_does_not_wait(finished_workspace: Path
     assert "Paused" not in state_names(environment)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_in_a_terminal_goes_on_when_five_answers_are_in_the_log(
     waiting_workspace: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -151,7 +151,7 @@ def test_a_run_in_a_terminal_goes_on_when_five_answers_are_in_the_log(
     assert_no_process_is_left(environment)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ctrl_c_during_the_wait_stops_and_a_killed_wait_is_waited_again(
     waiting_workspace: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -175,7 +175,7 @@ def test_ctrl_c_during_the_wait_stops_and_a_killed_wait_is_waited_again(
     assert_no_process_is_left(environment)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_enter_in_the_terminal_goes_on_without_answers(
     waiting_workspace: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -269,7 +269,7 @@ def test_a_person_resumes_or_ends_a_run_in_prefects_ui(
     assert any("The run goes on. Enough." in log["message"] for log in logs)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_waiting_run_that_is_cancelled_in_prefects_ui_stops(
     waiting_workspace: Path, environment: dict[str, str], prefect_variables: dict[str, str], tmp_path: Path
 ) -> None:
@@ -286,7 +286,7 @@ def test_a_waiting_run_that_is_cancelled_in_prefects_ui_stops(
     assert_no_process_is_left(environment)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_goes_on_after_pseudo_label_at_the_time_out(
     waiting_workspace: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -364,7 +364,7 @@ def test_a_scheduled_run_is_suspended_replaced_and_resumed(
     assert_no_process_is_left(environment)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_suspended_run_goes_on_at_its_time_out(
     waiting_workspace: Path, environment: dict[str, str], prefect_variables: dict[str, str], tmp_path: Path
 ) -> None:

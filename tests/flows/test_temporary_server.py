@@ -31,7 +31,7 @@ def server_of(environment: dict[str, str]) -> psutil.Process | None:
     return next((one for one in processes(environment) if "seedling.flows.server_process" in one.cmdline()), None)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_goes_on_when_its_server_is_killed(finished_copy: Path, tmp_path: Path) -> None:
     """The server is killed with 9 in the middle of the run: it is started again, which is stated, and the run completes."""
     set_value(finished_copy, ["seed"], 1)  # so that there is something to do
@@ -65,6 +65,7 @@ def test_a_run_works_where_proxies_are_set_and_its_history_stays(finished_copy: 
     assert_no_process_is_left(environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["below a file", "in /proc"])
 def test_a_prefect_home_that_cannot_be_written_is_one_sentence(workspace: Path, tmp_path: Path, place: str) -> None:
     """Exit code 2, with the folder and the remedy, and no traceback."""

@@ -178,6 +178,7 @@ def test_columns_of_validate_are_available_in_later_stages_with_the_same_ids(tmp
     assert "nearest_labeled" not in available_columns("augment", labeled, tmp_path / "validate")
 
 
+@pytest.mark.slow
 def test_the_generation_on_disk_is_preferred_to_the_saved_one(tmp_path: Path) -> None:
     """The saved file has only labels and is older: drift is tested against the generation on disk."""
     standing = generation(tmp_path / "standing", rows_of(*["word " * (1 + n % 7) for n in range(60)]))
@@ -209,6 +210,7 @@ def test_a_generation_is_compared_with_the_previous_one(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_drift_is_found_if_texts_become_longer(tmp_path: Path) -> None:
     """The same lengths give a large p-value of the two-sample test, longer texts a tiny one."""
     last = generation(tmp_path / "last", rows_of(*["word " * (1 + n % 7) for n in range(60)]))
@@ -330,6 +332,7 @@ def test_an_expectation_that_does_not_return_a_boolean_per_value_never_passes(tm
     assert result.stops and "could not be evaluated: TypeError" in result.observed
 
 
+@pytest.mark.slow
 def test_a_changed_expectations_file_is_detected(tmp_path: Path) -> None:
     """gate.json has the file's hash if the gate used one of its expectations, functions or classes."""
     file = tmp_path / "expectations.py"

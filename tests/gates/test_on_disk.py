@@ -218,6 +218,7 @@ def test_every_result_is_that_of_one_frame_in_memory(both: tuple[pd.DataFrame, G
         assert on_disk == of_frame
 
 
+@pytest.mark.slow
 def test_the_hundred_expectations_are_worth_comparing(results: list[Any]) -> None:
     """Some pass, some fail, and none raises an error."""
     assert len(results) > 100 and {success for _, _, success, _, _ in results} == {True, False}
@@ -236,6 +237,7 @@ def test_a_folder_with_a_pattern_as_name_is_read_literally(tmp_path: Path) -> No
         GatedRows(StoredRows((path,), (4,)), ("id",), nothing).repeated(["id"])
 
 
+@pytest.mark.slow
 def test_parts_have_the_column_types_of_all_rows(both: tuple[pd.DataFrame, GatedRows]) -> None:
     """A part without gaps has the type of a column with gaps elsewhere, and single rows can be read."""
     frame, rows = both

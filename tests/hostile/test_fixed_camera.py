@@ -69,6 +69,7 @@ def camera_rows(
     ]
 
 
+@pytest.mark.slow
 def test_training_rows_of_a_fixed_camera_are_not_lost_to_its_test_split(tmp_path: Path) -> None:
     """All 40 stay, each in a group of its own, and the manifest says how many images were kept apart."""
     notes = validated(tmp_path, camera_rows("train", 15) + camera_rows("test", 5, seed=1000))
@@ -78,6 +79,7 @@ def test_training_rows_of_a_fixed_camera_are_not_lost_to_its_test_split(tmp_path
     assert notes.fixed_camera == 40
 
 
+@pytest.mark.slow
 def test_without_a_test_split_folds_are_dealt_and_one_is_carved(tmp_path: Path) -> None:
     """As with any other images."""
     notes = validated(tmp_path, camera_rows("train", 40), min_test_rows=5)
@@ -87,6 +89,7 @@ def test_without_a_test_split_folds_are_dealt_and_one_is_carved(tmp_path: Path) 
     assert set(rows[rows["split"] == "train"]["fold"]) == {0, 1, 2, 3, 4}
 
 
+@pytest.mark.slow
 def test_three_cameras_are_three_scenes(tmp_path: Path) -> None:
     """Each takes a third of the images, of both classes."""
     rows = [
@@ -108,6 +111,7 @@ def test_the_parameter_takes_them_for_near_duplicates_or_none_at_all(tmp_path: P
     assert read(tmp_path / "true" / "validate")["group"].nunique() == 8
 
 
+@pytest.mark.slow
 def test_copies_of_a_few_images_are_still_near_duplicates(tmp_path: Path) -> None:
     """Bursts of five, a mislabeled one among twelve, and a video that is a small part of its class: all of them stay groups."""
     rows = [("train", "sound", scene(100 + number)) for number in range(60)]
@@ -122,6 +126,7 @@ def test_copies_of_a_few_images_are_still_near_duplicates(tmp_path: Path) -> Non
     assert sizes == {1: 121, 5: 1, 12: 1}
 
 
+@pytest.mark.slow
 def test_a_class_of_one_scene_can_still_be_learned(tmp_path: Path) -> None:
     """An empty belt that is always the same, beside parts that differ."""
     rows = [("train", "empty", frame(scene(7), number)) for number in range(20)]

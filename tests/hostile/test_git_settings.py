@@ -45,6 +45,7 @@ def git(workspace: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=workspace, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_own_files_are_committed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """At once, and later by a plain `git add --all`."""

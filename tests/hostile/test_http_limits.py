@@ -83,6 +83,7 @@ def test_a_body_that_is_not_http_leaves_no_traceback_in_the_log(
     assert status(answer(port, QUALITY)) == 200
 
 
+@pytest.mark.slow
 def test_half_requests_keep_no_complete_request_out(port: int, caplog: pytest.LogCaptureFixture) -> None:
     """Of 60 half requests of one client 8 stay, for a second; complete requests are answered meanwhile; two kinds of lines are logged, once each."""
     halves = [send(port, HALF) for _ in range(60)]
@@ -98,6 +99,7 @@ def test_half_requests_keep_no_complete_request_out(port: int, caplog: pytest.Lo
         half.close()
 
 
+@pytest.mark.slow
 def test_half_requests_that_drip_have_no_more_time(port: int) -> None:
     """A byte every 100 ms does not move the limit of one second."""
     with send(port, HALF) as half:
@@ -132,6 +134,7 @@ def test_bodies_that_stop_give_way_to_those_that_come(port: int) -> None:
         connection.close()
 
 
+@pytest.mark.slow
 def test_a_body_that_drips_is_given_up(port: int) -> None:
     """It has a second more than a body of 50 kB/s would take, whether bytes come or not."""
     with send(port, post(900_000)) as connection:
@@ -155,6 +158,7 @@ def test_chunks_of_a_byte_are_noticed(port: int) -> None:
     assert answer(port, head + (b"400\r\n" + b"x" * 1024 + b"\r\n") * 500 + b"0\r\n\r\n").endswith(b"512000")
 
 
+@pytest.mark.slow
 def test_an_answer_that_nobody_takes_is_given_up(port: int) -> None:
     """A client that asks for 50 MB and reads nothing is cut off after the limit of one second."""
     with socket.socket() as connection:
@@ -337,6 +341,7 @@ def test_the_page_server_has_the_same_limits(tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.slow
 def test_the_api_answers_beside_half_requests_and_unfinished_bodies(tmp_path: Path) -> None:
     """The whole API: 300 of each, while a text is asked about."""
     limits = Limits(requests_per_second=10_000)

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from folder_trees import image, scraped
 from PIL import Image
 
@@ -24,6 +25,7 @@ def nearly(seed: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_exact_copies_of_held_out_rows_are_counted_as_leaks(tmp_path: Path) -> None:
     """Three exact copies and two near-duplicates of test rows, one exact copy of a validation row; a copy within a split is no leak."""
     data = tmp_path / "data"

@@ -97,6 +97,7 @@ def test_a_file_that_becomes_a_link_after_the_listing_is_not_followed(stranger: 
         items["labeled/cat/1.png"].load()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [False, True])
 def test_init_copies_no_file_from_outside_and_says_what_it_left_out(pack: bool, stranger: Path, tmp_path: Path) -> None:
     """Loose and packed; no link is left in data/."""

@@ -128,6 +128,7 @@ def test_an_export_copies_no_rows_of_another_workspace(link: str, tmp_path: Path
         Dataset.of(tmp_path / "stranger", ["train"], ())
 
 
+@pytest.mark.slow
 def test_a_word_of_a_megabyte_in_a_message_takes_no_time(tmp_path: Path) -> None:
     """The parser's message repeats the name of an unknown alias: here a million letters."""
     with pytest.raises(InputError, match="not readable YAML") as caught:

@@ -165,6 +165,7 @@ CHANGES: list[tuple[str, bool, str, Callable[[np.ndarray], np.ndarray]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "as_sparse", "array", "change"), CHANGES)
 def test_an_index_out_of_range_is_refused_before_compiled_code_follows_it(
     name: str, as_sparse: bool, array: str, change: Callable[[np.ndarray], np.ndarray], tmp_path: Path

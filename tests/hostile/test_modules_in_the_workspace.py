@@ -89,6 +89,7 @@ def test_the_command_line_and_its_children_import_nothing_of_the_workspace(shado
     assert done.stdout.splitlines()[-1] == "[1, 2, 3]", done.stderr
 
 
+@pytest.mark.slow
 def test_python_m_of_our_packages_leaves_the_working_folder_out(tmp_path: Path) -> None:
     """Where the module itself is found elsewhere; in a checkout of the repository the folder stays."""
     (tmp_path / "typer.py").write_text("import os\nos._exit(9)\n")

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["tasks.py", "tasks/__init__.py", "flows.py", "flows/__init__.py"])
 def test_modules_named_like_seedlings_folders_are_not_imported(tmp_path: Path, module: str) -> None:
     """As with invoke's tasks.py and PYTHONPATH=. in a Makefile: the only name that Seedling takes is `seedling`."""

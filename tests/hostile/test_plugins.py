@@ -35,6 +35,7 @@ def strangers_folder(folder: Path, mark: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [False, True])
 def test_init_leaves_code_out_and_lists_it(pack: bool, tmp_path: Path) -> None:
     """Six files are code by their names; with --with-code they are copied, and executed neither way."""

@@ -28,6 +28,7 @@ class Health(http.server.BaseHTTPRequestHandler):
         """Prints nothing."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "proxy",
     ["http://127.0.0.1:9", "127.0.0.1:9", "socks5://127.0.0.1:9", "socks4://127.0.0.1:9", "ftp://127.0.0.1:9", ""],

@@ -76,6 +76,7 @@ def test_robots_behind_a_redirect_count(tmp_path: Path) -> None:
         assert len(read(run(tmp_path / "b", TEXTS, {**PAGE, "start": told.address + "/"}))) == 1
 
 
+@pytest.mark.slow
 def test_robots_that_break_off_forbid_everything(tmp_path: Path) -> None:
     """The connection ends in the middle of them."""
     with site() as told:

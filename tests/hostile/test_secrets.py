@@ -133,6 +133,7 @@ def test_an_error_of_the_file_does_not_quote_the_secret(tmp_path: Path) -> None:
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["header", "query", "url", "body"])
 def test_no_other_variable_of_the_environment_is_read(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +177,7 @@ def test_a_variable_in_the_host_is_refused(tmp_path: Path, monkeypatch: pytest.M
 REPEATED = "s3cret/Tök3n+0"
 
 
+@pytest.mark.slow
 def test_a_secret_reaches_its_site_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +222,7 @@ def test_a_secret_reaches_its_site_and_no_file(
     assert not any(form.decode() in part for form in forms for part in capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_a_secret_in_an_address_goes_to_no_other_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A link to another host, and one on the site itself that names a variable which the source has in a header alone, carry no value."""
     monkeypatch.setenv("SEEDLING_A", "t0k3n-of-the-address")
@@ -254,6 +257,7 @@ def test_a_value_with_a_line_break_is_refused_by_its_name(tmp_path: Path, monkey
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_run_that_was_refused(tmp_path: Path) -> None:
     """The workspace's files, DVC's cache and the snapshot: the token stands in params.yaml alone."""
     work = make_workspace(tmp_path / "work", None, "text")

@@ -43,6 +43,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "extra_scans", "mode"),
     [(4000, 1000, "L"), (1000, 1000, "L"), (64, 500, "L"), (7000, 40, "L"), (7900, 30, "RGB"), (2000, 300, "RGB")],
@@ -160,6 +161,7 @@ def test_a_tiff_of_strips_upon_one_another_is_refused_at_once() -> None:
     assert time.process_time() - began < MAX_CPU_SECONDS
 
 
+@pytest.mark.slow
 def test_reading_metadata_takes_no_longer_than_its_bytes() -> None:
     """Many texts that unpack to a megabyte each, headers one behind the other, and EXIF in many pieces."""
     png, jpeg = images.encode(PHOTO), progressive_jpeg(16, 0)

@@ -78,6 +78,7 @@ def test_a_worker_gives_the_same_pixels_as_the_decoder() -> None:
     with_workers(work)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "seconds", "options"), [(2000, 0.03, {}), (3000, 0.15, {"form": "TIFF", "compression": "tiff_lzw"})]
 )

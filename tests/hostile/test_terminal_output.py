@@ -64,6 +64,7 @@ def test_a_narrow_encoding_gets_replacements(encoding: str) -> None:
     assert b"gr" in written.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_the_command_line_writes_to_a_narrow_encoding(encoding: str, tmp_path: Path) -> None:
     """An error with a path that the encoding lacks is a sentence, with exit code 2."""

@@ -59,6 +59,7 @@ ENDLESS_HEADS = {  # how the answer begins, and what is repeated
 }
 
 
+@pytest.mark.slow
 def test_a_head_that_never_ends_is_given_up(tmp_path: Path) -> None:
     """After some hundred kilobytes, which lie in the sockets' buffers, and not when the site stops sending."""
     with ExitStack() as stack:
@@ -106,6 +107,7 @@ def test_a_source_brings_no_more_than_it_may(tmp_path: Path) -> None:
     assert len(kept) + len(rejected) == 20
 
 
+@pytest.mark.slow
 def test_pages_end_at_the_limit_of_the_source(tmp_path: Path) -> None:
     """A site that always has another page: it ends, and the manifest says why."""
     with site() as told:

@@ -74,6 +74,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLACES)
 def test_no_command_hangs_on_a_file_of_the_workspace(name: str, workspace: Path) -> None:
     """`status` reads without a lock and `run` with one; both end with the sentence, for each file that DVC looks for."""
@@ -137,6 +138,7 @@ def test_a_broken_file_is_not_written_to(workspace: Path) -> None:
     assert load(workspace)
 
 
+@pytest.mark.slow
 def test_the_command_says_so(workspace: Path) -> None:
     """Exit code 2 and one sentence."""
     path = workspace / "dvc.lock"

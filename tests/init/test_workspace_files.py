@@ -54,6 +54,7 @@ def few_images(make_images: Callable[..., Path]) -> Path:
     return make_images(labeled=3, pool=0, test=0)
 
 
+@pytest.mark.slow
 def test_a_users_global_gitignore_keeps_no_file_out_of_the_first_commit(few_images: Path, tmp_path: Path) -> None:
     """With *.yaml, *.md, *.dvc and more in it, every file is committed; dvc.lock and the answers of reviewers will be."""
     ignore = tmp_path / "home/.config/git/ignore"
@@ -69,6 +70,7 @@ def test_a_users_global_gitignore_keeps_no_file_out_of_the_first_commit(few_imag
     assert "dvc.lock" in status and "reviews/anna.jsonl" in status
 
 
+@pytest.mark.slow
 def test_init_within_a_git_hook_leaves_the_hooks_repository_alone(few_images: Path, tmp_path: Path) -> None:
     """Git sets GIT_DIR and GIT_INDEX_FILE for its hooks; the workspace's files go into its own repository."""
     other = tmp_path / "other"

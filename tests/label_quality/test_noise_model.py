@@ -64,6 +64,7 @@ def planted(share: float, seed: int = 0, rows: int = 900) -> tuple[Inputs, np.nd
     return Inputs(features - features.mean(axis=0)), given, wrong, rng.integers(0, 5, rows)
 
 
+@pytest.mark.slow
 def test_planted_wrong_labels_are_found_and_the_right_ones_suggested() -> None:
     """A fifth of 900 labels: nearly all are ranked first, flagged and counted, and nearly all suggestions are true."""
     inputs, given, wrong, fold = planted(0.2)
@@ -74,6 +75,7 @@ def test_planted_wrong_labels_are_found_and_the_right_ones_suggested() -> None:
     assert (found.suggested_label == DIGITS.target[:900])[wrong].mean() > 0.95
 
 
+@pytest.mark.slow
 def test_few_correct_labels_are_flagged() -> None:
     """Less than 2 % of 900 labels by the data set's authors are flagged."""
     inputs, given, _, fold = planted(0.0)
@@ -148,6 +150,7 @@ def test_the_interval_of_the_number_of_wrong_labels_covers_the_truth() -> None:
     assert np.mean(widths) < 0.15
 
 
+@pytest.mark.slow
 def test_probabilities_of_label_errors_are_calibrated() -> None:
     """For probabilities up to 30 %, 30 to 70 % and above, the share of wrong labels agrees within 15 points."""
     draws = [overlapping_issues(0.2, seed) for seed in range(4)]
@@ -247,6 +250,7 @@ def test_the_probability_of_an_error_under_each_label_by_hand() -> None:
     assert p_error[1] == pytest.approx(wrong_label / (0.3 * (1 - NOISE_RATES[10]) + wrong_label))
 
 
+@pytest.mark.slow
 def test_class_pair_noise_is_preferred_only_if_wrong_labels_agree() -> None:
     """A fifth of the digits has the next digit's label, or any other: only the first is explained by class pairs."""
     inputs, _, wrong, fold = planted(0.2)
@@ -401,6 +405,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_report_changes_nothing_and_names_the_rows(reported: Path) -> None:
     """The six planted labels are the label issues; all rows keep label and weight."""
     kept = read(reported / "generations/validate")
@@ -408,6 +413,7 @@ def test_report_changes_nothing_and_names_the_rows(reported: Path) -> None:
     assert (kept["weight"] == 1).all() and kept["original_label"].isna().all() and len(kept) == SENTENCES
 
 
+@pytest.mark.slow
 def test_drop_rejects_the_label_issues_with_a_reason(tmp_path: Path) -> None:
     """The labels stay in the table of rejected rows, so that the rejection can be reverted."""
     gone = read_rejected(checked(tmp_path, label_issues="drop"))
@@ -415,6 +421,7 @@ def test_drop_rejects_the_label_issues_with_a_reason(tmp_path: Path) -> None:
     assert (gone["original_label"] == gone["label"]).all()
 
 
+@pytest.mark.slow
 def test_relabel_takes_the_suggestion_and_no_longer_counts_as_a_persons(tmp_path: Path) -> None:
     """The label is the suggested one, `original_label` keeps the old one, and the row no longer evaluates models."""
     kept = read(checked(tmp_path, label_issues="relabel")).set_index("origin")
@@ -426,6 +433,7 @@ def test_relabel_takes_the_suggestion_and_no_longer_counts_as_a_persons(tmp_path
     assert (kept.drop(index=sorted(PLANTED))["label_source"] == "human").all()
 
 
+@pytest.mark.slow
 def test_down_weight_sets_the_weight_to_the_probability_of_a_correct_label(tmp_path: Path) -> None:
     """The weight is 1 - p_label_error, at least a hundredth; the others keep theirs."""
     kept = read(checked(tmp_path, label_issues="down-weight")).set_index("origin")
@@ -464,6 +472,7 @@ def test_few_labels_are_not_evaluated_and_the_reason_is_stored(tmp_path: Path) -
     assert "fewer than 5 labeled rows per class" in issues.not_estimated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", [{"label_issues": "ignore"}, {"test_share": 0.2, "min_test_rows": 2}])
 def test_the_page_exists_whether_labels_are_evaluated_or_not(tmp_path: Path, params: dict[str, Any]) -> None:
     """Without label checks the page states that the number is unknown; with a carved test split it has the number."""
@@ -477,6 +486,7 @@ def test_the_page_exists_whether_labels_are_evaluated_or_not(tmp_path: Path, par
     )
 
 
+@pytest.mark.slow
 def test_the_lists_and_the_page_show_the_label_issues_first(reported: Path) -> None:
     """label_issues.csv ranks the planted rows first; the page shows them with both labels."""
     page = write_data_page(reported).read_text(encoding="utf-8")
@@ -488,6 +498,7 @@ def test_the_lists_and_the_page_show_the_label_issues_first(reported: Path) -> N
     assert json.dumps(issues["flagged"]) == "6"
 
 
+@pytest.mark.slow
 def test_a_text_that_is_markup_is_shown_and_never_run(tmp_path: Path) -> None:
     """Texts of the data are escaped on the page."""
     rows = sentences(0)

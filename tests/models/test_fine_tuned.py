@@ -45,6 +45,7 @@ def fitted(maker: EncodedFeatures, inputs: Inputs, labels: np.ndarray, steps: in
     return learner
 
 
+@pytest.mark.slow
 def test_tuned_texts_are_told_apart_and_the_learner_comes_back_from_disk(of_texts: Path, tmp_path: Path) -> None:
     """Rows it never saw, by one word of six; saved twice the same bytes, loaded the same logits."""
     maker = maker_of(of_texts, "text")
@@ -66,6 +67,7 @@ def test_tuned_texts_are_told_apart_and_the_learner_comes_back_from_disk(of_text
     assert loaded.logits(asked) == pytest.approx(learner.logits(asked), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_images_are_tuned_too(of_images: Path) -> None:
     """Bright and dark squares in noise; convolutions that their model asks how they are built."""
     rng = np.random.default_rng(2)

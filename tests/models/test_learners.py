@@ -45,12 +45,14 @@ def fitted(name: str, targets: np.ndarray = TARGETS, weights: np.ndarray | None 
     return learner.logits(INPUTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_learner_learns_what_is_plain(name: str) -> None:
     """Two clouds four deviations apart."""
     assert (fitted(name).argmax(axis=1) == TARGETS.argmax(axis=1)).mean() >= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_soft_labels_are_respected(name: str) -> None:
     """With all labels turned to 90 % the other class, the other class is what is learnt."""
@@ -58,6 +60,7 @@ def test_soft_labels_are_respected(name: str) -> None:
     assert (fitted(name, turned).argmax(axis=1) == TARGETS.argmin(axis=1)).mean() >= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_respected(name: str) -> None:
     """Of two rows with the same features and other labels, the heavier one's label wins."""
@@ -158,6 +161,7 @@ def test_logistic_regression_on_soft_labels_is_scikit_learns_on_repeated_rows() 
     assert softmax(ours)[:, 1] == pytest.approx(peer.predict_proba(X)[:, 1], abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_learner_comes_back_equal_and_its_bytes_do_not_change(name: str, tmp_path: Path) -> None:
     """Twice fitted and saved: the same bytes; loaded: the same logits."""
@@ -172,6 +176,7 @@ def test_a_saved_learner_comes_back_equal_and_its_bytes_do_not_change(name: str,
     assert (loaded.logits(INPUTS) == learner.logits(INPUTS)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_sparse", [False, True])
 @pytest.mark.parametrize("classes", [2, 3, 6])
 @pytest.mark.parametrize("name", ["logistic_regression", "random_forest", "boosted_trees"])

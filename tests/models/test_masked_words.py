@@ -54,6 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_words_are_drawn_as_the_model_says(model: Path) -> None:
     """Three buses for an apple, by biases of log 3 and 0; never a piece of a word, a number, or the word that was there."""
     words = MaskedWords(EncoderParams(model=str(model)), model)

@@ -100,6 +100,7 @@ def test_lab_is_opencvs_to_the_last_bit() -> None:
     assert (Lab()(torch.from_numpy(image)).numpy() == expected).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", HEADS)
 def test_each_learner_says_the_same_as_a_graph(name: str, classes: int) -> None:
@@ -119,6 +120,7 @@ def test_a_vote_of_all_says_the_same_as_onnx(tmp_path: Path) -> None:
     assert np.abs(asked_as_onnx(model, new, tmp_path / "model.onnx") - model.predict(new)).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic_regression", "svm", "nearest_neighbors", "boosted_trees"])
 def test_sparse_texts_say_the_same_as_a_graph(name: str) -> None:
     """Learners on TF-IDF, whose kept rows are sparse."""
@@ -136,6 +138,7 @@ def test_an_encoder_and_its_tuned_self_say_the_same_as_onnx(of_texts: Path, tmp_
     assert np.abs(asked_as_onnx(model, new, tmp_path / "model.onnx") - model.predict(new)).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_an_encoder_of_images_says_the_same_as_a_graph(of_images: Path, tmp_path: Path) -> None:
     """Features of a convolutional encoder, with colors beside them."""
     maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_images)), "image", tmp_path))
@@ -174,6 +177,7 @@ def digits() -> tuple[TrainedModel, np.ndarray]:
     return trained(maker, rows, known.target[:300], ["logistic_regression"], 10), image_arrays[300:350]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_every_learner_has_a_smallest_step_or_none(name: str) -> None:
     """Trees have no slope: no step is found, and nothing breaks; what has slopes is turned."""
@@ -190,6 +194,7 @@ def test_every_learner_has_a_smallest_step_or_none(name: str) -> None:
         assert found.flipped > 0
 
 
+@pytest.mark.slow
 def test_the_model_answers_as_before_when_its_graph_was_made(of_images: Path, tmp_path: Path) -> None:
     """Also an encoder in bfloat16, whose copy in the graph is not."""
     maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_images), precision="bfloat16"), "image", tmp_path))
@@ -199,6 +204,7 @@ def test_the_model_answers_as_before_when_its_graph_was_made(of_images: Path, tm
     assert (model.predict(IMAGES[:5]) == before).all()
 
 
+@pytest.mark.slow
 def test_deepfool_finds_a_smaller_step_than_chance() -> None:
     """Every image is turned, and noise of the same size turns few of them."""
     model, image_arrays = digits()

@@ -36,6 +36,7 @@ def fitted(setting: FitContext, rows: np.ndarray) -> Network:
     return network
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """Killed at step 10 of 15, with a checkpoint after each step: weights and losses are those of an undisturbed run."""
     rows, pool = np.arange(60), inputs(np.arange(100, 180))

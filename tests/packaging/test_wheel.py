@@ -23,7 +23,6 @@ from text_workspaces import TABLE, append_letters, call, letter
 
 from seedling.config.params import set_value
 
-pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parents[2]
 SECONDS = 600
 COLLIDING_MODULES = (
@@ -52,6 +51,7 @@ def build_wheel(source: Path, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_docker_image_is_built_from_the_whole_package(wheel: Path, tmp_path: Path) -> None:
     """A wheel of what the Dockerfile copies, and nothing else, holds the same files."""
     lines = (PROJECT / "deploy" / "Dockerfile").read_text(encoding="utf-8").splitlines()
@@ -98,6 +98,7 @@ def environment(programs: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
     kill_all(variables)
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_one_package_with_types_and_no_other_top_level_name(wheel: Path) -> None:
     """Beside its metadata; flows and tasks are inside it, and so are the files that are not Python."""
     names = zipfile.ZipFile(wheel).namelist()
@@ -111,19 +112,22 @@ def test_the_wheel_holds_one_package_with_types_and_no_other_top_level_name(whee
     assert expected - set(names) == set()
 
 
+@pytest.mark.slow
+def test_a_stage_runs_beside_modules_of_the_same_names(environment: dict[str, str], tmp_path: Path) -> None:
+    """`seedling stage` and `dvc repro` of the wheel import none of the files of the workspace."""
+    workspace, imported = _workspace_of_colliding_modules(environment, tmp_path)
+    call(["seedling", "stage", "scrape"], workspace, environment)
+    call(["dvc", "repro", "scrape"], workspace, environment)
+    assert (workspace / "generations" / "scrape" / "manifest.json").is_file()
+    assert not imported.exists(), f"imported: {imported.read_text()}"
+
+
+@pytest.mark.soak
 def test_everything_runs_beside_modules_of_the_same_names(
     environment: dict[str, str], prefect_variables: dict[str, str], tmp_path: Path
 ) -> None:
     """`seedling run`, `dvc repro`, `seedling serve` and a Prefect process worker import none of the user's files."""
-    workspace, imported = tmp_path / "letters", tmp_path / "imported"
-    package = call(["python", "-P", "-c", "import seedling; print(seedling.__file__)"], tmp_path, environment).strip()
-    assert Path(package).is_relative_to(Path(environment["PATH"].partition(":")[0]).parent)  # not the source tree
-    append_letters(tmp_path / TABLE, 0, 24)
-    call(["seedling", "init", workspace, "--texts", tmp_path / TABLE, "--encoder", "none"], tmp_path, environment)
-    for name in COLLIDING_MODULES:
-        path = workspace / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"with open({str(imported)!r}, 'a') as file:\n    file.write('{name} ')\nraise SystemExit(9)\n")
+    workspace, imported = _workspace_of_colliding_modules(environment, tmp_path)
     shorten_runs(workspace, augment__augmentations_per_row=1)
 
     call(["seedling", "run"], workspace, environment)
@@ -151,6 +155,20 @@ def test_everything_runs_beside_modules_of_the_same_names(
         assert states == ["COMPLETED"], worker.log.read_text()
     assert len(_experiments(workspace)) == 2
     assert not imported.exists(), f"imported: {imported.read_text()}"
+
+
+def _workspace_of_colliding_modules(environment: dict[str, str], folder: Path) -> tuple[Path, Path]:
+    """A new workspace with modules named like Seedling's and its dependencies', and the file that they write when imported."""
+    workspace, imported = folder / "letters", folder / "imported"
+    package = call(["python", "-P", "-c", "import seedling; print(seedling.__file__)"], folder, environment).strip()
+    assert Path(package).is_relative_to(Path(environment["PATH"].partition(":")[0]).parent)  # not the source tree
+    append_letters(folder / TABLE, 0, 24)
+    call(["seedling", "init", workspace, "--texts", folder / TABLE, "--encoder", "none"], folder, environment)
+    for name in COLLIDING_MODULES:
+        path = workspace / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"with open({str(imported)!r}, 'a') as file:\n    file.write('{name} ')\nraise SystemExit(9)\n")
+    return workspace, imported
 
 
 def _running(

@@ -85,7 +85,7 @@ def test_shares_are_put_together_in_order_and_an_error_reaches_all() -> None:
         assert list(threads.map(lambda number: one(number, fails), range(3))) == ["the fourth cannot be trained"] * 3
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_write_the_bytes_of_one(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds 0 and 1, with a network that is pretrained and learns from the pool; the losses of all folds are there."""
     line = [find_stage(name) for name in ("train@0", "pseudo_label@1", "train@1")]
@@ -102,7 +102,7 @@ def test_two_processes_write_the_bytes_of_one(made: Path, monkeypatch: pytest.Mo
     assert all(f"fold {number}" in losses for number in (1, 2, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_encode_and_count_words_as_one_does(
     tmp_path: Path, of_texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +182,7 @@ def _of_training(pid: int) -> list[psutil.Process]:
     return training
 
 
+@pytest.mark.slow
 def test_a_launcher_that_is_not_there_is_named(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the remedy."""
     monkeypatch.setenv(LAUNCH, "no-such-launcher --fast")
@@ -196,6 +197,7 @@ def test_words_that_are_no_command_are_explained(launch: str, why: str, tmp_path
         run_by_launcher(launch, "train@0", tmp_path, tmp_path, silent)
 
 
+@pytest.mark.slow
 def test_a_launcher_that_ends_without_a_word_is_an_error(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where its exit code says that all is well: nothing was trained."""
     monkeypatch.setenv(LAUNCH, "true")

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from seedling.gates.history import gate_history, record_gate
 from seedling.records.gate import Check, GateRecord
 from seedling.records.run_trend import new_test_rows, run_points
@@ -112,6 +114,7 @@ def test_the_history_of_gates_is_bounded(tmp_path: Path) -> None:
     assert [record.stage for record in records].count("validate") == 1
 
 
+@pytest.mark.slow
 def test_the_page_of_runs_reads_old_and_new_records(tmp_path: Path) -> None:
     """A record without the newer fields, one with them, and one that a kill cut short, which is left out."""
     issues = {"flagged": 3, "expected": 2.5, "labels": 60}

@@ -111,6 +111,7 @@ def page_of(context: dict[str, Any]) -> str:
     return " ".join(environment().get_template("review.jinja").render(**context).split())
 
 
+@pytest.mark.slow
 def test_a_workspace_without_reviews_says_the_command_and_lists_ten_rows(tmp_path: Path) -> None:
     """No label is wrong or flagged; the ten most suspicious ones are listed, each with the command."""
     collect(tmp_path, wrong=0)
@@ -146,6 +147,7 @@ def test_the_section_says_what_was_decided_and_the_table_has_the_numbers(reviewe
     assert float(table["pair", "anna, ben", "agreement"]["value"]) == 0.5
 
 
+@pytest.mark.slow
 def test_answers_after_validate_are_not_in_the_section(tmp_path: Path) -> None:
     """The log grows while people review; the section counts the answers that the rows of the generation have."""
     rows = collect(tmp_path)
@@ -333,6 +335,7 @@ def test_test_rows_that_were_labeled_in_another_tool_are_not_called_selected_by_
     assert "1 was labeled in another tool. None was answered with a suggestion on the screen." in sentence
 
 
+@pytest.mark.slow
 def test_the_model_card_does_not_warn_of_test_rows_that_were_drawn_at_random(tmp_path: Path) -> None:
     """All answers are of a review in random order."""
     rows = collect(tmp_path, is_labeled=False)
@@ -347,6 +350,7 @@ def test_a_test_split_that_the_data_has_is_not_one_of_reviewed_rows(reviewed: tu
     assert review_context(reviewed[0], NO_PREDICTIONS, 0.95)["review"].reviewed_test is None
 
 
+@pytest.mark.slow
 def test_validate_counts_the_test_rows_that_only_reviewers_have_labeled(tmp_path: Path) -> None:
     """All 40 labels are answers about the pool, so a test split of them is not a random sample."""
     rows = collect(tmp_path, is_labeled=False)

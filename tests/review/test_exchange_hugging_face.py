@@ -86,6 +86,7 @@ def test_datasets_reads_what_is_exported(
         assert first["text"].startswith("=Text 0, ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", ["on_disk", "parquet"])
 @pytest.mark.parametrize("exchange_format", FORMS)
 def test_what_datasets_writes_becomes_answers(

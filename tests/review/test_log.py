@@ -162,7 +162,7 @@ print(len(log.append("anna", [line])))
     assert len(read_file(tmp_path / "reviews/anna.jsonl").lines) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_kills_at_random_moments_lose_no_acknowledged_answer_and_store_none_twice(tmp_path: Path) -> None:
     """200 processes are killed while they store answers; each sends the unacknowledged one again."""
     script = """

@@ -257,6 +257,7 @@ def test_random_rows_are_asked_without_a_hint(workspace: Path) -> None:
         assert "/" not in item["origin"] or leases[row_id].previous_label is None
 
 
+@pytest.mark.slow
 def test_images_are_encoded_again_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
     """A large image is reduced, and a row without a file answers 404 with its id."""
     folder = make_workspace(tmp_path / "workspace", None, "image", encoder="none")
@@ -279,6 +280,7 @@ def test_images_are_encoded_again_and_a_missing_one_is_an_error(tmp_path: Path) 
         assert client.get(f"/image/{'a' * 32}").status_code == 403
 
 
+@pytest.mark.slow
 def test_a_second_server_and_a_port_in_use_are_errors_with_a_remedy(workspace: Path, tmp_path: Path) -> None:
     """Two servers of a workspace would give the same rows twice."""
     server = ReviewServer(ReviewSession.of(workspace), ["anna"], "127.0.0.1", 0)
@@ -348,6 +350,7 @@ def test_the_test_split_is_asked_without_suggestions_and_in_the_same_order_whate
     assert len(orders) == 1 and len(next(iter(orders))) == 20
 
 
+@pytest.mark.slow
 def test_rows_whose_answers_take_the_reviewer_less_time_come_earlier(tmp_path: Path) -> None:
     """Of the same rows, half labeled and half not: the kind that the log's answers took less time for comes first."""
     positions = {}

@@ -263,6 +263,7 @@ def test_retry_after_is_waited_for(tmp_path: Path) -> None:
     assert max(after - before for before, after in pairwise(times)) >= 1.9
 
 
+@pytest.mark.slow
 def test_private_addresses_are_shunned_unless_allowed(tmp_path: Path) -> None:
     """Loopback needs an explicit setting; the server is never asked."""
     with gallery() as (start, asked), pytest.raises(InputError, match="private_address"):

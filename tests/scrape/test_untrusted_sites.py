@@ -120,6 +120,7 @@ def test_one_address_that_is_always_refused_does_not_hold_up_the_rest(tmp_path: 
     assert asked["/busy.png"] == 6
 
 
+@pytest.mark.slow
 def test_robots_that_forbid_all_are_obeyed(tmp_path: Path) -> None:
     """Nothing but robots.txt is asked, and the error says why nothing came."""
     with site() as told:
@@ -162,6 +163,7 @@ def test_the_browser_reaches_no_private_host_by_a_redirect(tmp_path: Path) -> No
         assert "/secret" not in told.paths()
 
 
+@pytest.mark.slow
 def test_a_secret_goes_to_its_own_host_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A redirect to another host takes no header of the user's along."""
     monkeypatch.setenv("SEEDLING_TEST_TOKEN", "s3cret")

@@ -119,6 +119,7 @@ def test_a_sequence_counts_what_is_absent(tmp_path: Path) -> None:
         assert len(rows) == 9
 
 
+@pytest.mark.slow
 def test_an_interface_is_asked_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """JSON by GET with a cursor in the query, a score cut into bands, and the same by GraphQL; a secret header is sent and written nowhere."""
     pages = {"": (["0.5", "5.0"], "x"), "x": (["9.8", "none"], None)}
@@ -228,6 +229,7 @@ def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     assert sum(many > 1 for many in asked.values()) <= 66, "no more than were on their way are asked twice"
 
 
+@pytest.mark.slow
 def test_a_background_source_is_the_class_nothing(tmp_path: Path) -> None:
     """Whatever it holds, each of its rows is of no class, of its own label source."""
     folder = tmp_path / "data" / "walls"
@@ -305,6 +307,7 @@ def test_what_an_earlier_visit_brought_outlives_a_failure(tmp_path: Path) -> Non
             run(tmp_path, TEXTS, source, as_of="first")
 
 
+@pytest.mark.slow
 def test_selectors_are_xpath_too_and_depth_has_a_limit(tmp_path: Path) -> None:
     """XPath for items, fields and links; a chain of ten pages is followed three steps deep."""
     with site() as told:

@@ -106,6 +106,7 @@ def test_the_server_says_what_the_model_says(tmp_path: Path, serve: Serve) -> No
         assert 'seedling_rows_total{outcome="answered"} 2.0' in client.get("/metrics").text
 
 
+@pytest.mark.slow
 def test_images_are_asked_as_base64_and_bombs_are_refused(tmp_path: Path, serve: Serve) -> None:
     """An image, no base64, and a header that promises 900 megapixels in a few bytes."""
     bomb = images.encode(np.zeros((8, 8, 3), np.uint8))
@@ -156,6 +157,7 @@ def test_a_client_that_asks_too_fast_is_told_to_wait(tmp_path: Path, serve: Serv
     assert {one.headers["retry-after"] for one in found if one.status_code == 429} == {"1"}
 
 
+@pytest.mark.slow
 def test_a_request_that_waits_too_long_is_told_so(tmp_path: Path, serve: Serve) -> None:
     """Twenty large requests at once of a server that lets nobody wait for longer than 20 ms: some are answered, the others are told when to come again; none hangs."""
     body = {"texts": ["rain over the hills " * 200] * 64}
@@ -216,6 +218,7 @@ def test_requests_that_wait_are_asked_together_and_fail_alone(tmp_path: Path) ->
     assert calls == [["rain"], ["sun"], ["rain", "rain"]]
 
 
+@pytest.mark.slow
 def test_a_request_whose_call_has_begun_is_answered_though_its_time_is_over(tmp_path: Path) -> None:
     """Calls of .5 s, a patience of .8: of three at once that fill half a call each, the second's call begins in time, with the third in it."""
     known = Predictor.of(grown(tmp_path, "text"))

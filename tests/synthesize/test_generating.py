@@ -29,7 +29,7 @@ def image_arrays(color: tuple[int, int, int], many: int, rng: np.random.Generato
     return [*np.clip(np.array(color) + light + rng.normal(0, 4, (many, side, side, 3)), 0, 255).astype(np.uint8)]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_sample_is_of_the_class_that_was_asked_for_and_of_its_seed_alone() -> None:
     """Reds and blues are learnt from noise: every sample's mean color is nearer to its own class's; beside other seeds it is the same image."""
     rng = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def write(place: Path, seed_of_fold: dict[int, int], pool: int) -> dict[str, Any
     return {"collected": place, "validated": place}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_generated_images_stay_in_the_fold_that_they_were_made_from(tmp_path: Path) -> None:
     """Two a row, the same bytes each time; their parents are of their class and fold; another fold's rows change nothing about them, the pool does."""
     params = SynthesizeParams(mixup=0, generate=2.0, generate_side=8, generate_steps=60)

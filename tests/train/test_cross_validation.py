@@ -130,6 +130,7 @@ def test_what_a_killed_run_had_finished_is_not_computed_again(tmp_path: Path) ->
     assert (second[candidate].labeled == first[candidate].labeled).all()
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_executor() -> None:
     """One fold after the other and in threads: exactly the same numbers."""
     rows, inputs, _ = labeled(40)

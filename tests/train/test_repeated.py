@@ -65,6 +65,7 @@ def test_repeated_splits_show_the_variation_between_splits() -> None:
     assert 0.2 <= variation.agreement <= 1
 
 
+@pytest.mark.slow
 def test_the_same_rows_are_split_the_same_way_each_time() -> None:
     """The results are equal; and rows that are separable in every split do not vary."""
     assert repeated_cross_validation(*two_clouds(40, 2.0), CONFIG) == repeated_cross_validation(

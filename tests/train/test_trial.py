@@ -69,6 +69,7 @@ def tried(data: TrainingData, truth: np.ndarray, params: TrainParams) -> Trial:
     return try_candidates(data, params, config, evaluation_rows(truth), ROUND_0, silent)
 
 
+@pytest.mark.slow
 def test_a_network_with_the_pool_that_diverges_leaves_the_plain_one() -> None:
     """Also if no other learner is a candidate: the reason is kept, and the round has a model."""
     data, truth = images_with_pool([], diverging_loss="consistency")
@@ -77,6 +78,7 @@ def test_a_network_with_the_pool_that_diverges_leaves_the_plain_one() -> None:
     assert trial.left_out == {WITH_POOL: "The loss is not a finite number at step 1."}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spare_seconds", [0.1, -0.1])
 def test_each_network_is_pretrained_whether_or_not_the_budget_is_enough_for_both(spare_seconds: float) -> None:
     """The one with the pool is tried only if the budget is enough for the plain one, too; else the plain one is."""

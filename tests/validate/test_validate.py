@@ -106,6 +106,7 @@ def test_rows_in_the_source_group_of_a_test_row_are_rejected(tmp_path: Path) -> 
     assert read(output).set_index("text").loc["asked of the model", "split"] == "test"
 
 
+@pytest.mark.slow
 def test_rows_in_a_source_group_share_a_fold(tmp_path: Path) -> None:
     """Six rows of a page and a copy of one of them are in one fold; near_group tells copies from neighbors."""
     page = [in_group("page 1", text(f"number {n} on this page, and no other {'z' * n}".strip(), "x")) for n in range(6)]
@@ -120,6 +121,7 @@ def test_rows_in_a_source_group_share_a_fold(tmp_path: Path) -> None:
     assert (others["group"] == others["id"]).all()
 
 
+@pytest.mark.slow
 def test_pages_with_several_classes_are_carved_whole_and_a_class_with_one_row_has_no_fold(tmp_path: Path) -> None:
     """A quarter of forty pages, with an x and a y row each, becomes the test split.
 
@@ -143,6 +145,7 @@ def test_pages_with_several_classes_are_carved_whole_and_a_class_with_one_row_ha
     assert (single["split"], np.isnan(single["fold"])) == ("train", True)
 
 
+@pytest.mark.slow
 def test_the_kept_copy_inherits_the_group_of_the_rejected_copy(tmp_path: Path) -> None:
     """A copy of a test row is on a page: the page's other row is rejected. A text on two pages does not join them."""
     rows = [
@@ -179,6 +182,7 @@ def test_near_duplicates_do_not_chain_pages(tmp_path: Path) -> None:
     assert (kept["split"] == "test").sum() >= 20
 
 
+@pytest.mark.slow
 def test_a_carved_test_split_takes_pages_whole(tmp_path: Path) -> None:
     """With two rows per page, no page is in both splits, and no row is rejected."""
     words = [
@@ -234,6 +238,7 @@ def test_empty_and_short_texts_have_reasons(tmp_path: Path) -> None:
     assert reasons(output) == {"empty": 1, "too_short": 1}
 
 
+@pytest.mark.slow
 def test_a_test_split_is_carved_if_there_is_none_and_rows_suffice(tmp_path: Path) -> None:
     """It is a fifth of each class; there is none if it would be too small."""
     rows = [text(f"{label} says {n} things", label) for label in ("x", "y") for n in range(100)]
@@ -340,6 +345,7 @@ def grams(text: str) -> set[str]:
     return {text[at : at + 5] for at in range(len(text) - 4)}
 
 
+@pytest.mark.slow
 def test_texts_that_share_four_fifths_of_their_grams_are_near_duplicates() -> None:
     """All pairs of 300 texts with a Jaccard similarity of at least 0.8, and no others, are in one group."""
     rng = np.random.default_rng(4)

@@ -46,6 +46,7 @@ def test_the_table_of_stages_is_that_of_dvc_yaml(workspace: Path, monkeypatch: p
         assert all(one == stage.output or one.startswith(f"{stage.output}/") for one in outs), name
 
 
+@pytest.mark.slow
 def test_a_stage_is_done_then_unchanged_and_dvc_agrees(workspace: Path) -> None:
     """After the first run, `dvc repro` of the stage has nothing to do."""
     ledger = Ledger(workspace)
@@ -89,6 +90,7 @@ def test_what_was_seen_before_is_restored_and_is_never_stale(workspace: Path) ->
     assert Ledger(workspace).run("validate").how == "unchanged"
 
 
+@pytest.mark.slow
 def test_a_changed_input_is_not_taken_for_a_known_one(scraped: Path) -> None:
     """One more image in data/ runs scrape again: no false hit in the run cache."""
     ledger = Ledger(scraped)
@@ -107,6 +109,7 @@ def test_outputs_that_were_changed_by_hand_are_put_back(scraped: Path) -> None:
     assert manifest.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_failed_gate_records_nothing_and_keeps_the_rows_in_quarantine(scraped: Path) -> None:
     """The last good generation stays, dvc.lock stays, and the error says where the rows are."""
     ledger = Ledger(scraped)
@@ -122,6 +125,7 @@ def test_a_failed_gate_records_nothing_and_keeps_the_rows_in_quarantine(scraped:
     assert (quarantined / "part-00000.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_gate_that_passes_again_is_so_on_the_page_of_the_gates(workspace: Path) -> None:
     """The page says that the gate fails, and after the fix that it passes, with both results in its history."""
     pages = []

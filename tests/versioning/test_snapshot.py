@@ -168,7 +168,7 @@ def test_after_any_edits_during_a_run_the_next_run_equals_a_fresh_one(
     shutil.rmtree(workspace.parent)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.usefixtures("shared_prefect")
 def test_files_dropped_in_while_evaluate_works_are_taken_by_the_next_run(texts: Path) -> None:
     """A whole `seedling run`: dvc.lock counts the files that were read, the experiment too, and DVC sees the new ones."""
@@ -265,6 +265,7 @@ def test_a_link_out_of_data_is_named_and_its_file_is_not_stored(texts: Path, tmp
     assert not any(path.read_bytes() == secret.read_bytes() for path in stored)
 
 
+@pytest.mark.slow
 def test_a_link_to_a_class_folder_gives_the_same_rows_in_a_run_and_alone(texts: Path) -> None:
     """The snapshot has the link, which DVC does not track."""
     (texts / "data/labeled/drizzle").symlink_to("wet")
@@ -275,6 +276,7 @@ def test_a_link_to_a_class_folder_gives_the_same_rows_in_a_run_and_alone(texts: 
     assert len(in_run["kept"]) == 36
 
 
+@pytest.mark.slow
 def test_a_class_folder_without_files_stays_one_in_the_snapshot(texts: Path) -> None:
     """DVC tracks no empty folder, and scrape names the class all the same."""
     (texts / "data/labeled/snow").mkdir()

@@ -163,7 +163,7 @@ def test_the_experiments_table_has_a_dozen_metrics(pushed: Path) -> None:
     assert len(header) < 20, header
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_unreachable_remote_does_not_fail_the_run(pushed: Path, s3: ThreadedMotoServer, tmp_path: Path) -> None:
     """During an outage a run ends with exit code 0 and says what was not pushed; the next run pushes it, though nothing changed."""
     workspace = tmp_path / "workspace"
@@ -206,13 +206,13 @@ def test_a_remote_that_never_answers_does_not_hang_the_run(copy: Path) -> None:
 @pytest.mark.slow
 def test_clean_keeps_what_kept_experiments_need(copy: Path) -> None:
     """A dry run removes nothing; afterwards each kept experiment can be applied, and a run has nothing to do."""
-    for draws in (300, 400, 500):
+    for draws in (300, 400):
         set_value(copy, ["evaluate", "bootstrap_draws"], draws)
         seedling(copy, "run")
     refs = dict(sorted(experiment_refs(copy).items(), key=lambda item: item[0].rsplit("/", 1)[1]))
     names = [ref.rsplit("/", 1)[1] for ref in refs]
-    assert len(names) == 4
-    git(copy, "tag", "best", list(refs.values())[1])
+    assert len(names) == 3
+    git(copy, "tag", "best", next(iter(refs.values())))
     (copy / ".seedling/unfinished/train@0-x").mkdir(parents=True)
     git(copy, "stash", "--quiet")
     stashed = git(copy, "stash", "list")
@@ -221,13 +221,13 @@ def test_clean_keeps_what_kept_experiments_need(copy: Path) -> None:
     before = sorted((copy / ".dvc/cache").rglob("*"))
     assert "would be freed" in seedling(copy, "clean", "--keep", "1")
     assert sorted((copy / ".dvc/cache").rglob("*")) == before
-    assert len(experiment_refs(copy)) == 4
+    assert len(experiment_refs(copy)) == 3
     seedling(copy, "clean", "--keep", "1", "--apply")
     kept = [ref.rsplit("/", 1)[1] for ref in sorted(experiment_refs(copy), key=lambda ref: ref.rsplit("/", 1)[1])]
-    assert kept == [names[1], names[3]]
+    assert kept == [names[0], names[2]]
     assert len(sorted((copy / ".dvc/cache").rglob("*"))) < len(before)
     assert not (copy / ".seedling/unfinished/train@0-x").exists()
-    assert {path.stem for path in (copy / ".seedling/runs").glob("*.json")} >= {names[1], names[3]}
+    assert {path.stem for path in (copy / ".seedling/runs").glob("*.json")} >= {names[0], names[2]}
     assert git(copy, "stash", "list") == stashed
     for name in kept:
         dvc(copy, "exp", "apply", name)
@@ -349,6 +349,7 @@ def test_a_secret_in_params_is_refused(workspace: Path, remote: object, setting:
     assert "dvc remote modify --local" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_secret_in_the_tracked_dvc_config_is_refused(workspace: Path) -> None:
     """Git tracks .dvc/config; a password there ends the run before it begins."""
     dvc(workspace, "remote", "add", "--default", "store", "s3://bucket/path")
