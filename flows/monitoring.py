@@ -26,6 +26,7 @@ from seedling.flows.events import RunEvent, emit, events_of_error, events_of_out
 from seedling.flows.failures import errors_as_failed_states
 from seedling.flows.notifications import notify
 from seedling.gates.history import gate_history, record_gate
+from seedling.records import run_description
 from seedling.records.results import read_evaluation_summary
 from seedling.records.run_history import label_issues, last_record, read_inputs, record_run
 from seedling.records.run_records import RunInputs, RunRecord
@@ -51,7 +52,7 @@ class MonitoredRun:
     @property
     def record_name(self) -> str:
         """The name of the run's record and of its DVC experiment."""
-        return run_names.experiment_name(self.started)
+        return run_description.experiment_name(self.started)
 
 
 def name_at_start() -> str:
@@ -67,7 +68,7 @@ def run_started(workspace: Path, inputs_folder: Path | None = None) -> Monitored
     """
     run = MonitoredRun(workspace.resolve(), read_inputs(inputs_folder or workspace), last_record(workspace))
     with never_failing("name the run"):
-        _name(run, run_names.what_changed(run.inputs, run.last_record))
+        _name(run, run_description.what_changed(run.inputs, run.last_record))
     return run
 
 
@@ -76,8 +77,8 @@ def record_and_draw(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
     from seedling.report.gates_page import write_gates_page
     from seedling.report.history_page import write_history_page
 
-    changed = run_names.what_changed(run.inputs, run.last_record, outcomes)
-    outcome = run_names.outcome_of(outcomes)
+    changed = run_description.what_changed(run.inputs, run.last_record, outcomes)
+    outcome = run_description.outcome_of(outcomes)
     record_run(
         run.workspace,
         run.record_name,
@@ -96,8 +97,8 @@ def record_and_draw(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
 def run_ended(run: MonitoredRun, outcomes: Sequence[Outcome]) -> None:
     """Names and tags the run by its result, publishes the result, copies the pages, and sends the events."""
     params = load(run.workspace)
-    changed = run_names.what_changed(run.inputs, run.last_record, outcomes)
-    outcome = run_names.outcome_of(outcomes)
+    changed = run_description.what_changed(run.inputs, run.last_record, outcomes)
+    outcome = run_description.outcome_of(outcomes)
     with never_failing("name the run"):
         _name(run, changed, outcome)
     if params.reports.store and outcome != "nothing new":
@@ -127,8 +128,8 @@ def run_stopped(run: MonitoredRun | None, workspace: Path, error: BaseException)
         params = load(run.workspace)
     except SeedlingError:
         params = None
-    outcome: run_names.RunOutcome = "gate failed" if isinstance(error, GateFailed) else "failed"
-    changed = run_names.what_changed(run.inputs, run.last_record)
+    outcome: run_description.RunOutcome = "gate failed" if isinstance(error, GateFailed) else "failed"
+    changed = run_description.what_changed(run.inputs, run.last_record)
     with never_failing("name the run"):
         _name(run, changed, outcome)
     _send_events(run, changed, params, events_of_error(error))
@@ -160,7 +161,7 @@ def begin(workspace: Path, inputs_folder: Path | None = None) -> MonitoredRun:
     return _current["run"]
 
 
-def _name(run: MonitoredRun, changed: str, outcome: run_names.RunOutcome | None = None) -> None:
+def _name(run: MonitoredRun, changed: str, outcome: run_description.RunOutcome | None = None) -> None:
     name = run_names.flow_run_name(run.workspace, run.started, changed)
     effort = str(run.inputs.params.get("effort", "normal"))
     run_names.rename_run(name, run_names.tags(run.workspace, effort, outcome))
@@ -168,7 +169,7 @@ def _name(run: MonitoredRun, changed: str, outcome: run_names.RunOutcome | None 
 
 def send_events(run: MonitoredRun, events: Sequence[RunEvent], links: Mapping[str, str]) -> None:
     """Sends events during a run. links: pages in addition to those of the run, title → address."""
-    changed = run_names.what_changed(run.inputs, run.last_record)
+    changed = run_description.what_changed(run.inputs, run.last_record)
     _send_events(run, changed, load(run.workspace), events, links)
 
 

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +27,8 @@ from seedling.media import images as image_files
 from seedling.pipeline import stages
 from seedling.records.headline_metrics import HeadlineMetricsRecord
 from seedling.records.results import read_evaluation_summary
+from seedling.records.run_description import experiment_name, outcome_of, what_changed
+from seedling.records.run_history import last_record, read_inputs, record_run
 from seedling.records.summaries import headline
 from seedling.runner import write_page
 from seedling.versioning.ledger import Outcome, open_ledger
@@ -207,16 +210,30 @@ def _encoded(image: Image) -> bytes:
 
 
 def _run(workspace: Path, *, verbose: bool) -> None:
-    """Runs all stages in order, recorded by DVC, and writes the pages."""
-    ledger = open_ledger(workspace)
+    """Runs all stages in order, recorded by DVC and in .seedling/runs, writes the pages, and saves the experiment."""
+    from seedling.report.gates_page import write_gates_page
+    from seedling.report.history_page import write_history_page
+
+    started, ledger = datetime.now().astimezone(), open_ledger(workspace)
     if verbose:
         ledger.finished = _print_outcome
-    with workspace_lock(workspace):
-        with ledger.snapshotted():
-            for name in stages():
-                ledger.run(name)
+    with workspace_lock(workspace), ledger.snapshotted() as snapshot:
+        inputs, previous = read_inputs(snapshot.folder), last_record(workspace)
+        outcomes = [ledger.run(name) for name in stages()]
+        record_run(
+            workspace,
+            experiment_name(started),
+            outcomes,
+            started=started,
+            what_changed=what_changed(inputs, previous, outcomes),
+            outcome=outcome_of(outcomes),
+            inputs=inputs,
+        )
+        write_gates_page(workspace)
+        write_history_page(workspace)
         write_page("validate", workspace)
         write_page("evaluate", workspace)
+        ledger.save_experiment(experiment_name(started))
 
 
 def _print_outcome(outcome: Outcome) -> None:

@@ -235,7 +235,7 @@ OTHER_PATHS = {  # names that are not of a workspace, by module
         *("adapter_config.json", "config.json", "preprocessor_config.json"),  # of transformers and peft
         *("tokenizer.json", "tokenizer_config.json"),
     },
-    "flows.run_names": {"reports"},  # a section of params.yaml
+    "records.run_description": {"reports"},  # a section of params.yaml
     "flows.server_process": {"seedling-server-start.lock"},  # in Prefect's folder
     "python_api": {"rows.parquet"},  # a temporary file that `seedling init` reads
     "report.cards": {"data/{}-*.parquet"},  # the layout of the Hugging Face Hub

@@ -20,6 +20,7 @@ from seedling.config.params import set_value
 from seedling.dataset.generation import digest
 from seedling.errors import InputError
 from seedling.records.model import ModelRecord
+from seedling.records.run_records import read_run_records
 
 QUICK = {
     "train.candidates": ["logistic_regression"],
@@ -70,6 +71,10 @@ def test_the_rows_and_the_model_are_those_of_the_command_line(
     for name in ("generations/scrape", "generations/validate", "generations/augment", "models/0"):
         assert digest(result.workspace / name) == digest(folder / name), name
     assert result.report.is_file()
+    (record,) = read_run_records(result.workspace)
+    assert record.outcome == "accepted"
+    assert call(["dvc", "exp", "list", "--name-only"], result.workspace, environment).split() == [record.name]
+    assert (result.workspace / "reports/history.html").is_file()
     assert "accuracy" in result.metrics
     assert f"Report: {result.report}" in str(result)
     assert set(result.label_issues.columns) >= {"id", "original_label", "suggested_label", "p_label_error"}

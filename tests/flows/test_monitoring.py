@@ -20,8 +20,9 @@ from seedling.errors import GateFailed, InputError
 from seedling.flows.events import RunEvent, events_of_error, events_of_outcomes
 from seedling.flows.failures import sentence_of
 from seedling.flows.notifications import notify
-from seedling.flows.run_names import artifact_key, experiment_name, flow_run_name, outcome_of, what_changed
+from seedling.flows.run_names import artifact_key, flow_run_name
 from seedling.records.gate import Check
+from seedling.records.run_description import experiment_name, outcome_of, what_changed
 from seedling.records.run_records import LabelIssuesRecord, RunInputs, RunRecord
 from seedling.records.summaries import StageSummary
 from seedling.serving.report_links import page_links, running_server_url
