@@ -11,9 +11,9 @@ SHAPES = ("disc", "bar", "cross")
 
 
 def draw(shape: str, rng: np.random.Generator, side: int = 24) -> np.ndarray:
-    """A gray image of a shape at a random place, with noise: easy to tell apart, no two alike."""
+    """A noisy gray image of a shape at a random position; no two are equal."""
     pixels = rng.integers(0, 60, (side, side)).astype(np.uint8)
-    row, column = (int(one) for one in rng.integers(8, side - 8, 2))
+    row, column = (int(coordinate) for coordinate in rng.integers(8, side - 8, 2))
     rows, columns = np.mgrid[:side, :side]
     ink = {
         "disc": (rows - row) ** 2 + (columns - column) ** 2 <= 25,

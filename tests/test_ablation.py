@@ -1,4 +1,6 @@
-"""`seedling ablate`: what is run anew, what the differences are, and that a variant is the line as a user would run it without the step."""
+"""`seedling ablate`: which stages run again, how differences are computed, and that a variant equals a run of the
+pipeline without the step.
+"""
 
 from __future__ import annotations
 
@@ -56,14 +58,18 @@ REPAIR = Step("repair", "validate", ((("validate", "label_issues"), '"report"'),
 PARAMS = Params.model_validate({"modality": "text", "scrape": {"sources": [{"kind": "folder"}]}})
 
 
-def said(right: list[float]) -> pd.DataFrame:
-    """Rows a, b, c … of their own groups; the log-loss is 1 - right."""
-    ids = [chr(ord("a") + place) for place in range(len(right))]
-    return pd.DataFrame({"id": ids, "label": "x", "group": ids, "right": right, "log_loss": [1 - one for one in right]})
+def right_rows(right: list[float]) -> pd.DataFrame:
+    """Rows a, b, c … each in a group of its own; the log-loss is 1 - right."""
+    ids = [chr(ord("a") + index) for index in range(len(right))]
+    return pd.DataFrame(
+        {"id": ids, "label": "x", "group": ids, "right": right, "log_loss": [1 - right_value for right_value in right]}
+    )
 
 
-def test_only_what_a_step_reaches_is_run_anew() -> None:
-    """Without augmentation nothing before train changes; another repair changes all but scrape; rounds beyond the variant's are left."""
+def test_only_stages_that_a_step_affects_run_again() -> None:
+    """Without augmentation all stages before train are kept; another repair policy changes all but scrape; later rounds
+    are not run.
+    """
     names = [stage.name for stage in _stages_to_run(Variant("", (AUGMENT,), 1))]
     assert names == ["augment", "train@0", "pseudo_label@1", "train@1"]
     assert [stage.name for stage in _stages_to_run(Variant("", (REPAIR,), 0))] == [
@@ -75,8 +81,10 @@ def test_only_what_a_step_reaches_is_run_anew() -> None:
     assert _stages_to_run(Variant("", (), 3)) == []
 
 
-def test_without_augment_and_synthesize_no_row_is_made(make_images: Callable[..., Path], tmp_path: Path) -> None:
-    """Params that ask for rows in every way that there is, changed as the steps say: both stages set out to make none."""
+def test_variants_without_augment_and_synthesize_create_no_rows(
+    make_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With params that request rows of every kind, changed as the steps define, both stages count 0 rows."""
     config = WorkspaceConfig(modality="image", effort="quick")
     data = make_images(labeled=4, pool=2, test=1)
     collected, validated = tmp_path / "scrape", tmp_path / "validate"
@@ -88,14 +96,16 @@ def test_without_augment_and_synthesize_no_row_is_made(make_images: Callable[...
     }
     for (section, key), value in (*NO_AUGMENTED_ROWS, *NO_SYNTHETIC_ROWS):
         sections[section][key] = json.loads(value)
-    told: dict[str, Any] = {"collected": collected, "validated": validated}
-    augment(AugmentParams.model_validate(sections["augment"]), config, **told, output=tmp_path / "augment")
-    synthesize(SynthesizeParams.model_validate(sections["synthesize"]), config, **told, output=tmp_path / "synthesize")
-    assert [read_manifest(tmp_path / one).rows.rows_in for one in sections] == [0, 0]
+    folders: dict[str, Any] = {"collected": collected, "validated": validated}
+    augment(AugmentParams.model_validate(sections["augment"]), config, **folders, output=tmp_path / "augment")
+    synthesize(
+        SynthesizeParams.model_validate(sections["synthesize"]), config, **folders, output=tmp_path / "synthesize"
+    )
+    assert [read_manifest(tmp_path / section).rows.rows_in for section in sections] == [0, 0]
 
 
-def test_a_mix_in_is_a_step_of_its_own(tmp_path: Path) -> None:
-    """Where train tried to learn from another dataset; leaving it out runs train anew, and nothing before."""
+def test_the_mix_in_is_a_step_of_its_own(tmp_path: Path) -> None:
+    """If train tried the additional dataset, leaving it out runs train again, and no earlier stage."""
     counts = [LabelCount(split="train", label="a", label_source="human", rows=0)]
     for stage in ("validate", "synthesize"):
         write_manifest(tmp_path / "generations" / stage, stage, counts=counts)
@@ -104,18 +114,21 @@ def test_a_mix_in_is_a_step_of_its_own(tmp_path: Path) -> None:
         tried = [candidate("network", loss=loss) for loss in losses]
         candidates_record(*tried).write(tmp_path / "models/0/candidates.json")
         steps = steps_of(tmp_path, PARAMS)
-        names.append([one.name for one in steps])
+        names.append([step.name for step in steps])
         if losses[-1] == "mixin":
             assert steps[-1].params == ((("train", "mixin"), "false"),)
             assert [stage.name for stage in _stages_to_run(Variant("", (steps[-1],), 0))] == ["train@0"]
     assert names == [["augment", "mix-in"], ["augment"]]
 
 
-def test_a_bar_is_the_paired_difference_on_the_rows_that_both_judged() -> None:
-    """Of three common rows one turns right: +1/3; a row that one side lacks does not count; a variant that was not run has no bar."""
+def test_a_bar_is_the_paired_difference_on_rows_that_both_runs_evaluated() -> None:
+    """One of three common rows becomes correct: +1/3.
+
+    Rows of one side alone do not count, and a variant that was not run has no bar.
+    """
     old, new, other = Variant("old", (AUGMENT,), 0), Variant("new", (), 0), Variant("other", (REPAIR,), 0)
     bars = [Bar("augment", "added", old, new), Bar("repair", "left_out", other, new)]
-    rows = {old: said([1, 0, 0]), new: said([1, 1, 0, 1])}
+    rows = {old: right_rows([1, 0, 0]), new: right_rows([1, 1, 0, 1])}
     (bar,) = compare_bars(bars, rows, PARAMS)
     assert (bar.rows, bar.before, bar.after) == (3, 0.333333, 0.666667)
     assert bar.accuracy.value == pytest.approx(1 / 3, abs=1e-6)
@@ -128,8 +141,8 @@ def test_a_bar_is_the_paired_difference_on_the_rows_that_both_judged() -> None:
     assert accuracy_of(rows.get(other), PARAMS) is None
 
 
-def test_a_line_that_was_not_run_is_said(tmp_path: Path) -> None:
-    """With the command that mends it."""
+def test_a_pipeline_that_was_not_run_is_reported(tmp_path: Path) -> None:
+    """The error names the command that fixes it."""
     (tmp_path / "params.yaml").write_text("modality: text\nscrape: {sources: [{kind: folder}]}\n", encoding="utf-8")
     done = seedling("ablate", "-w", tmp_path)
     assert done.returncode == 2
@@ -138,7 +151,7 @@ def test_a_line_that_was_not_run_is_said(tmp_path: Path) -> None:
 
 @pytest.fixture
 def grown_intents(example: Callable[[str], Path], shared_prefect: str) -> Path:
-    """The workspace of the intents example after `seedling run` with one learner, whose record has each stage's seconds."""
+    """The workspace of the intents example after `seedling run` with one learner, with the run time of each stage."""
     workspace = example("intents")
     set_params(
         workspace,
@@ -154,7 +167,7 @@ def grown_intents(example: Callable[[str], Path], shared_prefect: str) -> Path:
 
 
 def run_without_steps(workspace: Path) -> None:
-    """Switch off the tags of the sites, augment, synthesize and the rounds in params.yaml, and run all stages anew."""
+    """Switch off the tags of the sites, augment, synthesize and the rounds in params.yaml, and run all stages again."""
     for name in (".seedling", "generations", "models", "reports"):
         shutil.rmtree(workspace / name)
     sources = [source.model_dump() for source in load(workspace).scrape.sources]
@@ -176,63 +189,65 @@ def run_without_steps(workspace: Path) -> None:
 
 
 def ablate(workspace: Path, *options: str, expected: int = 0) -> str:
-    """What `seedling ablate` prints; its exit code is as expected."""
+    """Run `seedling ablate`, check its exit code, and return its output."""
     done = seedling("ablate", *options, "-w", workspace)
     assert done.returncode == expected, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 @pytest.mark.soak
-def test_a_variant_is_the_line_as_one_would_run_it(grown_intents: Path) -> None:
-    """Labels alone, as ablate has them, and a run whose params switch each step off by hand: the same rows, the same number right. The
-    second call runs nothing, the test split is not looked at, and without time nothing is tried.
-    """
-    place = grown_intents
-    alone = place.with_name("alone")
-    shutil.copytree(place, alone, symlinks=True)
-    run_without_steps(alone)
-    looks = (place / "test_evaluations.jsonl").read_text(encoding="utf-8")
+def test_a_variant_equals_a_run_of_the_pipeline_without_the_steps(grown_intents: Path) -> None:
+    """Labels alone, as ablate runs them, equal a run whose params switch each step off: the same rows and the same
+    number of correct rows.
 
-    assert "Not tried within the time limit: labels alone" in ablate(place, "--minutes", "0")
-    ablate(place)
-    found = json.loads((place / "reports/ablation.json").read_text(encoding="utf-8"))
-    steps = {(one["kind"], one["step"]) for one in found["bars"]}
+    A second call runs nothing, the test split is not evaluated, and without time nothing is run.
+    """
+    workspace = grown_intents
+    alone = workspace.with_name("alone")
+    shutil.copytree(workspace, alone, symlinks=True)
+    run_without_steps(alone)
+    test_evaluations = (workspace / "test_evaluations.jsonl").read_text(encoding="utf-8")
+
+    assert "Not tried within the time limit: labels alone" in ablate(workspace, "--minutes", "0")
+    ablate(workspace)
+    ablation = json.loads((workspace / "reports/ablation.json").read_text(encoding="utf-8"))
+    steps = {(bar["kind"], bar["step"]) for bar in ablation["bars"]}
     assert steps >= {("added", "weak labels"), ("added", "augment"), ("added", "synthesize"), ("added", "round 1")}
     assert steps >= {("left_out", "weak labels"), ("left_out", "augment"), ("left_out", "augment: typo")}
     trained = read(alone / "generations/validate", ["id", "split", "label"])
     assert trained.loc[trained["split"] == "train", "label"].notna().all()
     first = json.loads((alone / "reports/evaluation.json").read_text(encoding="utf-8"))["rounds"][0]
-    assert found["accuracy_at_start"]["value"] == first["accuracy"]["value"]
-    added = [one for one in found["bars"] if one["kind"] == "added"]
-    assert [one["after"] for one in added[:-1]] == [one["before"] for one in added[1:]], (
+    assert ablation["accuracy_at_start"]["value"] == first["accuracy"]["value"]
+    added = [bar for bar in ablation["bars"] if bar["kind"] == "added"]
+    assert [bar["after"] for bar in added[:-1]] == [bar["before"] for bar in added[1:]], (
         "each bar begins where the last ended"
     )
-    assert (place / "test_evaluations.jsonl").read_text(encoding="utf-8") == looks
-    assert "Ablation of the pipeline" in (place / "reports/report.html").read_text(encoding="utf-8")
-    cut = next((place / ".seedling/ablation").glob("*.parquet"))
+    assert (workspace / "test_evaluations.jsonl").read_text(encoding="utf-8") == test_evaluations
+    assert "Ablation of the pipeline" in (workspace / "reports/report.html").read_text(encoding="utf-8")
+    cut = next((workspace / ".seedling/ablation").glob("*.parquet"))
     whole = cut.read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
-    again = ablate(place, "--minutes", "0")
+    again = ablate(workspace, "--minutes", "0")
     assert "Not tried within the time limit" in again, "a file cut short counts for nothing"
     cut.write_bytes(whole)
-    kept = sorted(path.stat().st_mtime_ns for path in (place / ".seedling/ablation").glob("*.parquet"))
-    ablate(place, "--minutes", "0")
-    assert json.loads((place / "reports/ablation.json").read_text(encoding="utf-8")) == found
-    assert sorted(path.stat().st_mtime_ns for path in (place / ".seedling/ablation").glob("*.parquet")) == kept
-    assert not (place / ".seedling/ablation/running").exists()
-    (place / "reports/ablation.json").write_text(json.dumps({**found, "model": "another"}), encoding="utf-8")
-    write_page("evaluate", place)
-    page = (place / "reports/report.html").read_text(encoding="utf-8")
+    kept = sorted(path.stat().st_mtime_ns for path in (workspace / ".seedling/ablation").glob("*.parquet"))
+    ablate(workspace, "--minutes", "0")
+    assert json.loads((workspace / "reports/ablation.json").read_text(encoding="utf-8")) == ablation
+    assert sorted(path.stat().st_mtime_ns for path in (workspace / ".seedling/ablation").glob("*.parquet")) == kept
+    assert not (workspace / ".seedling/ablation/running").exists()
+    (workspace / "reports/ablation.json").write_text(json.dumps({**ablation, "model": "another"}), encoding="utf-8")
+    write_page("evaluate", workspace)
+    page = (workspace / "reports/report.html").read_text(encoding="utf-8")
     assert "of an earlier model" in page
     assert "Ablation of the pipeline" not in page
-    set_value(place, ["synthesize", "template_rows"], 3)
-    assert "synthesize changed since the last run" in ablate(place, expected=2)
+    set_value(workspace, ["synthesize", "template_rows"], 3)
+    assert "synthesize changed since the last run" in ablate(workspace, expected=2)
 
 
-def test_the_table_prints_an_interval_in_plain_brackets() -> None:
-    """No backslash before them: the cell is text, not markup."""
+def test_the_table_prints_an_interval_in_unescaped_brackets() -> None:
+    """No backslash before them, because the cell is text and not markup."""
     bar = Bar("augment", "added", Variant("none", (), 0), Variant("+ augment", (AUGMENT,), 0))
-    rows = {bar.old: said([0, 0, 1, 1]), bar.new: said([1, 1, 1, 1])}
+    rows = {bar.old: right_rows([0, 0, 1, 1]), bar.new: right_rows([1, 1, 1, 1])}
     bars = compare_bars([bar], rows, PARAMS)
     ablation = AblationRecord(
         start="none", accuracy_at_start=None, bars=bars, not_tried=(), failed={}, model="a digest"

@@ -1,4 +1,4 @@
-"""Whole lines on inputs that leave little to work with: one label a class, no pool, a pool of something else."""
+"""Complete pipelines on little data: one label per class, no pool, a pool of unrelated images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from seedling.runner import run_stage
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Callable[..., Path]:
-    """Runs every stage on a folder of images, with the dial on quick and no robustness tests; gives the workspace."""
+def run_pipeline(tmp_path: Path) -> Callable[..., Path]:
+    """Run every stage on a folder of images with `effort: quick` and no robustness tests, and return the workspace."""
 
     def run(images: Path, **of_train: Any) -> Path:
         workspace = tmp_path / "workspace"
@@ -39,16 +39,16 @@ def line(tmp_path: Path) -> Callable[..., Path]:
 
 
 def round_decision(workspace: Path, round_number: int) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((workspace / f"models/{round_number}/decision.json").read_text())
-    return found
+    decision: dict[str, Any] = json.loads((workspace / f"models/{round_number}/decision.json").read_text())
+    return decision
 
 
 @pytest.mark.slow
-def test_one_label_a_class_is_used_and_the_report_says_that_nobody_knows_how_well(
-    make_images: Callable[..., Path], line: Callable[..., Path]
+def test_one_label_per_class_is_used_and_the_report_states_that_the_accuracy_is_unknown(
+    make_images: Callable[..., Path], run_pipeline: Callable[..., Path]
 ) -> None:
-    """Every model sees the three rows; there is no accuracy, and no number in its place."""
-    workspace = line(make_images(labeled=1, pool=30, test=0))
+    """Every model is trained on the three rows; there is no accuracy, and no number in its place."""
+    workspace = run_pipeline(make_images(labeled=1, pool=30, test=0))
     assert read(workspace / "generations/validate")["fold"].isna().all()
     assert json.loads((workspace / "models/0/manifest.json").read_text())["rows"]["never_held_out"] == 3
     assert round_decision(workspace, 1)["rows"] == 0
@@ -63,14 +63,16 @@ def test_one_label_a_class_is_used_and_the_report_says_that_nobody_knows_how_wel
 
 
 @pytest.mark.slow
-def test_one_class_of_a_single_row_is_learnt_beside_others(
-    make_images: Callable[..., Path], line: Callable[..., Path]
+def test_a_class_with_a_single_row_is_learned(
+    make_images: Callable[..., Path], run_pipeline: Callable[..., Path]
 ) -> None:
-    """The others are cross-validated; the single row is in every model, and the model can say its class."""
+    """The other classes are cross-validated; the single row is in every model's training data, and its class can be
+    predicted.
+    """
     images = make_images(labeled=6, pool=20, test=5)
     for path in sorted((images / "labeled/cross").iterdir())[1:]:
         path.unlink()
-    workspace = line(images)
+    workspace = run_pipeline(images)
     rows = read(workspace / "generations/validate").query("split == 'train'")
     assert rows.loc[rows["label"] == "cross", "fold"].isna().all()
     assert round_decision(workspace, 0)["rows"] == 12
@@ -78,25 +80,27 @@ def test_one_class_of_a_single_row_is_learnt_beside_others(
 
 
 @pytest.mark.slow
-def test_without_a_pool_the_supervised_model_stands(
-    make_images: Callable[..., Path], line: Callable[..., Path]
+def test_without_a_pool_the_supervised_model_is_used(
+    make_images: Callable[..., Path], run_pipeline: Callable[..., Path]
 ) -> None:
-    """The loop ends after round 0, with the reason."""
-    workspace = line(make_images(labeled=6, pool=0, test=5))
+    """The rounds end after round 0, with the reason."""
+    workspace = run_pipeline(make_images(labeled=6, pool=0, test=5))
     assert "the pool is empty" in round_decision(workspace, 0)["reason"]
     assert round_decision(workspace, 3)["decision"] == "skipped"
 
 
 @pytest.mark.slow
-def test_a_pool_of_something_else_does_no_harm(make_images: Callable[..., Path], line: Callable[..., Path]) -> None:
-    """Forty images of noise beside eighteen labeled shapes: the accepted model is right as often as round 0's."""
+def test_a_pool_of_unrelated_images_does_no_harm(
+    make_images: Callable[..., Path], run_pipeline: Callable[..., Path]
+) -> None:
+    """With forty images of noise and eighteen labeled shapes, the accepted model is as accurate as that of round 0."""
     images = make_images(labeled=6, pool=0, test=12)
     rng = np.random.default_rng(3)
     (images / "unlabeled").mkdir()
     for number in range(40):
         noise = rng.integers(0, 255, (24, 24)).astype(np.uint8)
         Image.fromarray(noise).save(images / "unlabeled" / f"{number}.png")
-    workspace = line(images)
+    workspace = run_pipeline(images)
     rounds = json.loads((workspace / "reports/evaluation.json").read_text())
     accepted = round_decision(workspace, 3)["accepted_round"]
     start = rounds["rounds"][0]["accuracy"]["value"]
@@ -104,11 +108,11 @@ def test_a_pool_of_something_else_does_no_harm(make_images: Callable[..., Path],
 
 
 @pytest.mark.slow
-def test_rows_of_a_large_pool_that_no_model_saw_are_kept_aside_without_a_label(
-    make_images: Callable[..., Path], line: Callable[..., Path]
+def test_unused_rows_of_a_large_pool_are_rejected_with_a_reason(
+    make_images: Callable[..., Path], run_pipeline: Callable[..., Path]
 ) -> None:
     """Of 30 pool rows 12 are drawn: the other 18 are rejected with their reason, and every row is in one place."""
-    workspace = line(make_images(labeled=6, pool=30, test=0), pool_rows=12)
+    workspace = run_pipeline(make_images(labeled=6, pool=30, test=0), pool_rows=12)
     labels = workspace / "generations/pseudo_label/1"
     pool = set(read(workspace / "generations/validate", ["id"], splits=["pool"])["id"])
     rejected = read_rejected(labels)

@@ -1,4 +1,4 @@
-"""augment: children, their parents and recipes, and the same bytes from any number of workers."""
+"""`augment`: augmented rows, their parents and recipes, and identical bytes for any number of processes."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def rows(make_images: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
     return folders
 
 
-def test_children_take_label_fold_and_group_from_their_parent(rows: dict[str, Any], tmp_path: Path) -> None:
-    """Three children of each of twelve labeled rows, none of a test or pool row."""
+def test_augmented_rows_have_the_label_fold_and_group_of_their_parent(rows: dict[str, Any], tmp_path: Path) -> None:
+    """Three augmented rows for each of twelve labeled rows, none for a test or pool row."""
     augment(AugmentParams(augmentations_per_row=3, weight=0.5), IMAGES, **rows, output=tmp_path / "out")
     children, parents = read(tmp_path / "out"), read(rows["validated"]).set_index("id")
     assert len(children) == 36
@@ -66,22 +66,25 @@ def test_children_take_label_fold_and_group_from_their_parent(rows: dict[str, An
         assert child.weight == 0.5
 
 
-def test_a_child_can_be_made_again_from_its_parent_and_recipe(rows: dict[str, Any], tmp_path: Path) -> None:
-    """The recipe's policy and seed, applied by hand, give the child's very pixels."""
+def test_an_augmented_row_can_be_recreated_from_its_parent_and_recipe(rows: dict[str, Any], tmp_path: Path) -> None:
+    """The recipe's policy and seed give exactly the pixels of the augmented row."""
     augment(AugmentParams(augmentations_per_row=1), IMAGES, **rows, output=tmp_path / "out")
     child = read(tmp_path / "out").iloc[5]
     recipe = json.loads(child["recipe"])
-    (_, parent), (_, made) = (
+    (_, parent), (_, stored) = (
         next(payloads([rows["collected"]], [child["parent_ids"][0]])),
         next(payloads([tmp_path / "out"], [child["id"]])),
     )
     again = PolicyTransform(recipe["policy"])(decode(parent), recipe["seed"])
-    assert (again == decode(made)).all()
+    assert (again == decode(stored)).all()
 
 
 @pytest.mark.slow
-def test_no_other_process_and_several_give_the_same_bytes(rows: dict[str, Any], tmp_path: Path) -> None:
-    """In this process alone, and by 2 and 4 others after the first children; a user's function says where it was, and is imported once a process."""
+def test_any_number_of_processes_gives_the_same_bytes(rows: dict[str, Any], tmp_path: Path) -> None:
+    """In this process alone, and with 2 and 4 others.
+
+    A plugin's function records where it ran, and is imported once per process.
+    """
     data, marks = tmp_path / "data", tmp_path / "said"
     data.mkdir()
     marks.mkdir()
@@ -111,8 +114,11 @@ def test_no_other_process_and_several_give_the_same_bytes(rows: dict[str, Any], 
     assert outputs[0] == outputs[1] == outputs[2]
 
 
-def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
-    """One child, two, four and so on to sixty-four; of images of three megapixels two at a time, though they have one parent."""
+def test_work_units_begin_small_and_have_a_limit_in_megapixels() -> None:
+    """Batches of 1, 2, 4 and so on up to 64 augmented rows.
+
+    Images of three megapixels come two at a time, even from one parent.
+    """
     small, large = images.encode(np.zeros((4, 4, 3), np.uint8)), images.encode(np.zeros((2_000, 1_500, 3), np.uint8))
     columns = InheritedColumns(0, "a", "human", 1.0, None, None, None, "g")
     parents = [Parent(str(number_of_parent), small, columns, range(5)) for number_of_parent in range(60)]
@@ -126,8 +132,8 @@ def test_pieces_begin_small_and_hold_no_more_than_so_many_megapixels() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_an_error_with_the_remedy() -> None:
-    """As for want of memory."""
+def test_a_killed_worker_raises_an_error_that_names_the_fix() -> None:
+    """As after the kernel kills it for lack of memory."""
     from seedling.errors import SeedlingError
 
     pieces = in_processes(partial(_end_elsewhere, os.getpid()), iter(range(6)), local_seconds=0.0, processes=2)
@@ -150,8 +156,11 @@ def _is_of_pool(process: psutil.Process) -> bool:
 
 
 @pytest.mark.slow
-def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one() -> None:
-    """Who takes slowly is not overrun; a generator that is closed leaves nobody behind; a process whose leader is killed ends by itself."""
+def test_worker_processes_stay_a_few_units_ahead_and_end_with_this_one() -> None:
+    """A slow consumer is not overrun.
+
+    Closing the generator leaves no process behind; a process whose parent is killed exits by itself.
+    """
     taken = []
 
     def pieces() -> Iterator[int]:
@@ -181,8 +190,8 @@ def test_other_processes_are_a_few_pieces_ahead_and_end_with_this_one() -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_makes_children_takes_torch_in_only_where_a_function_wants_it() -> None:
-    """albumentations, which would do so, is there without it."""
+def test_augmenting_processes_import_torch_only_if_a_function_needs_it() -> None:
+    """albumentations, which would import torch, is loaded without it."""
     limits: dict[str, Any] = {"local_seconds": 0.0, "processes": 2}
     imported_modules = (
         "('torch' in __import__('sys').modules, __import__('albumentations').Affine, __import__('os').getpid())"
@@ -201,7 +210,10 @@ def test_a_process_that_makes_children_takes_torch_in_only_where_a_function_want
 def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
     rows: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real scheduler and two workers on loopback, which make all children; without one the error says what is set."""
+    """A real scheduler and two workers on the loopback interface create all augmented rows.
+
+    Without a scheduler the error names the setting.
+    """
     from distributed import Client, LocalCluster
 
     from seedling.errors import SeedlingError
@@ -224,30 +236,32 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_hard_rows_get_more_children_and_probably_wrong_ones_do_not(tmp_path: Path) -> None:
-    """Reds and blues, of each class one that is nearly violet, and a blue that is called red: the violets get most, the blue no more than usual."""
+def test_hard_rows_get_more_augmented_rows_and_likely_label_errors_do_not(tmp_path: Path) -> None:
+    """Reds and blues, one near-violet row of each class, and a blue row labeled red: the violets get most, the
+    mislabeled one no more than usual.
+    """
     rng = np.random.default_rng(0)
     colors = {"red": (220, 30, 30), "blue": (30, 30, 220), "violet red": (140, 30, 120), "violet blue": (120, 30, 140)}
-    made = [("red", "red")] * 12 + [("blue", "blue")] * 12
-    made += [("violet red", "red"), ("violet blue", "blue"), ("blue", "red")]
+    colors_and_labels = [("red", "red")] * 12 + [("blue", "blue")] * 12
+    colors_and_labels += [("violet red", "red"), ("violet blue", "blue"), ("blue", "red")]
     names: dict[str, str] = {}
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
-        for number, (color, label) in enumerate(made):
+        for number, (color, label) in enumerate(colors_and_labels):
             image = np.clip(np.array(colors[color]) + rng.normal(0, 6, (24, 24, 3)), 0, 255).astype(np.uint8)
             row_id = identify(images.content(image))
             names[row_id] = f"{color} called {label}"
             payload = images.encode(image)
             writer.keep(Row(row_id, "train", number % 3, label, label_source="human", group=row_id, payload=payload))
-        writer.close(rows_in=len(made), classes=["blue", "red"])
+        writer.close(rows_in=len(colors_and_labels), classes=["blue", "red"])
     params = AugmentParams(augmentations_per_row=4, hard=1.0, policy=["gaussian_noise"])
     augment(params, IMAGES, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
-    children = Counter(names[one[0]] for one in read(tmp_path / "out")["parent_ids"])
+    children = Counter(names[parent_ids[0]] for parent_ids in read(tmp_path / "out")["parent_ids"])
     assert children["violet red called red"] >= 7
     assert children["violet blue called blue"] == 8
     assert children["blue called red"] <= 4
     easy = [children["red called red"] / 12, children["blue called blue"] / 12]
     assert max(easy) < 4.5
-    assert 0.85 * 4 * len(made) <= sum(children.values()) <= 1.1 * 4 * len(made)
+    assert 0.85 * 4 * len(colors_and_labels) <= sum(children.values()) <= 1.1 * 4 * len(colors_and_labels)
 
 
 def test_rows_between_two_classes_are_hard_and_not_label_errors() -> None:
@@ -267,31 +281,31 @@ def test_rows_between_two_classes_are_hard_and_not_label_errors() -> None:
     assert by_row["400"] == 0.5
 
 
-@pytest.mark.parametrize(("hard", "wanted"), [(0.0, [4, 4, 4]), (0.5, [2, 4, 6]), (1.0, [0, 4, 8])])
-def test_how_many_children_hard_rows_get(hard: float, wanted: list[int]) -> None:
-    """The easiest row loses what the hardest one gains."""
-    many = favor_hard_rows(pd.Series({"a": 4, "b": 4, "c": 4}), {"a": 0.0, "b": 0.5, "c": 1.0}, hard, 0)
-    assert [many[name] for name in "abc"] == wanted
+@pytest.mark.parametrize(("hard", "expected"), [(0.0, [4, 4, 4]), (0.5, [2, 4, 6]), (1.0, [0, 4, 8])])
+def test_hard_rows_get_the_augmentations_that_easy_rows_lose(hard: float, expected: list[int]) -> None:
+    """The easiest row loses as many as the hardest one gains."""
+    counts = favor_hard_rows(pd.Series({"a": 4, "b": 4, "c": 4}), {"a": 0.0, "b": 0.5, "c": 1.0}, hard, 0)
+    assert [counts[name] for name in "abc"] == expected
 
 
-def test_a_part_of_a_child_is_a_chance() -> None:
-    """Of one child a row and a little `hard`: two fifths more of the hardest and two fifths fewer of the easiest, as many in all."""
+def test_fractional_augmentations_are_drawn_at_random() -> None:
+    """With one augmentation per row and `hard` of 0.4, the hardest rows get 1.4 and the easiest 0.6 on average."""
     hard = {f"{level}-{row}": float(level) for level in (0, 1) for row in range(2_000)}
-    many = favor_hard_rows(pd.Series(dict.fromkeys(hard, 1)), hard, 0.4, 0)
-    means = [np.mean([many[name] for name in hard if hard[name] == level]) for level in (0, 1)]
+    counts = favor_hard_rows(pd.Series(dict.fromkeys(hard, 1)), hard, 0.4, 0)
+    means = [np.mean([counts[name] for name in hard if hard[name] == level]) for level in (0, 1)]
     assert means == pytest.approx([0.6, 1.4], abs=0.05)
 
 
-def test_the_default_policy_shows_no_black_border() -> None:
-    """Of a white image every child stays bright in its corners."""
+def test_the_default_policy_adds_no_black_border() -> None:
+    """The corners of augmented white images stay bright."""
     transform = PolicyTransform(DEFAULT_IMAGES[:1])
     for seed in range(20):
         child = transform(np.full((32, 32, 3), 250, np.uint8), seed)
         assert child.min() > 240
 
 
-def test_children_that_are_their_parents_or_a_test_text_are_rejected(tmp_path: Path) -> None:
-    """Two words swapped give the test text; one word cannot change at all."""
+def test_rows_equal_to_their_parent_or_to_a_test_text_are_rejected(tmp_path: Path) -> None:
+    """Swapping two words gives the test text; a text of one word cannot change at all."""
     texts = [("good day", "x", "train"), ("one", "y", "train"), ("day good", "x", "test"), ("five", "y", "train")]
     with GenerationWriter(tmp_path / "v", stage="validate", modality="text") as writer:
         for text, label, split in texts:
@@ -304,31 +318,34 @@ def test_children_that_are_their_parents_or_a_test_text_are_rejected(tmp_path: P
     assert sorted(read_rejected(tmp_path / "out")["reason"]) == ["near_duplicate_of_test", "unchanged", "unchanged"]
 
 
-def texts(place: Path, rows: list[tuple[str, str, int]]) -> Path:
+def texts(folder: Path, rows: list[tuple[str, str, int]]) -> Path:
     """A validated generation of training rows: text, label, fold."""
-    with GenerationWriter(place, stage="validate", modality="text") as writer:
+    with GenerationWriter(folder, stage="validate", modality="text") as writer:
         for text, label, fold in rows:
             row_id = identify(text.encode())
             writer.keep(Row(row_id, "train", fold, label, label_source="human", group=row_id, payload=text))
         writer.close(rows_in=len(rows), classes=sorted({label for _, label, _ in rows}))
-    return place
+    return folder
 
 
-def test_rare_classes_get_more_children() -> None:
-    """Twelve rows and three: with balance 1 and one child a row, both classes come to 24; halfway (1 + 1) x 4^0.5 - 1 = 3; at most ten times as many."""
+def test_rare_classes_get_more_augmented_rows() -> None:
+    """Twelve rows and three: with balance 1 and one augmentation per row, both classes come to 24.
+
+    With 0.5 the rare class gets (1 + 1) x 4^0.5 - 1 = 3; the maximum is ten times as many.
+    """
     assert balance_counts({"often": 12, "rare": 3}, 1, 1.0) == {"often": 1, "rare": 7}
     assert balance_counts({"often": 12, "rare": 3}, 1, 0.5) == {"often": 1, "rare": 3}
     assert balance_counts({"often": 12, "rare": 3}, 1, 0.0) == {"often": 1, "rare": 1}
     assert balance_counts({"often": 900, "rare": 1}, 1, 1.0) == {"often": 1, "rare": 10}
 
 
-def test_class_shares_are_told_before_and_after(tmp_path: Path) -> None:
-    """A quarter before, and with balance a half after, as the children bring both classes to the same number."""
+def test_class_shares_are_recorded_before_and_after(tmp_path: Path) -> None:
+    """A quarter before, and about a half after with balance 1, which brings both classes to the same number."""
     rows = [
-        (f"the {word} was quick and bright today", "x", place % 2)
-        for place, word in enumerate(["red", "blue", "green", "gray", "pink", "teal"])
+        (f"the {word} was quick and bright today", "x", index % 2)
+        for index, word in enumerate(["red", "blue", "green", "gray", "pink", "teal"])
     ]
-    rows += [(f"many slow {word} stay here for long", "y", place % 2) for place, word in enumerate(["cows", "goats"])]
+    rows += [(f"many slow {word} stay here for long", "y", index % 2) for index, word in enumerate(["cows", "goats"])]
     texts(tmp_path / "v", rows)
     params = AugmentParams(augmentations_per_row=1, balance=1.0, policy=["typo"])
     augment(params, TEXTS, collected=tmp_path / "v", validated=tmp_path / "v", output=tmp_path / "out")
@@ -352,16 +369,16 @@ def broken(text, rng):
 """
 
 
-def test_a_users_own_function_makes_children(tmp_path: Path, rows: dict[str, Any]) -> None:
-    """Of texts and of images, named in the policy like any other; what it gives is checked."""
+def test_a_plugins_function_augments_rows(tmp_path: Path, rows: dict[str, Any]) -> None:
+    """Texts and images, with the function named in the policy like any operation; its return value is checked."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/augmenting.py").write_text(OWN, encoding="utf-8")
     here = texts(tmp_path / "v", [("one fine day", "x", 0), ("a bad night", "y", 1)])
-    told: dict[str, Any] = {"collected": here, "validated": here, "data": tmp_path / "data"}
+    arguments: dict[str, Any] = {"collected": here, "validated": here, "data": tmp_path / "data"}
     augment(
         AugmentParams(augmentations_per_row=1, policy=["shouted"], plugin="augmenting.py"),
         TEXTS,
-        **told,
+        **arguments,
         output=tmp_path / "out",
     )
     assert sorted(read(tmp_path / "out")["text"]) == ["A BAD NIGHT", "ONE FINE DAY"]
@@ -369,7 +386,7 @@ def test_a_users_own_function_makes_children(tmp_path: Path, rows: dict[str, Any
         augment(
             AugmentParams(augmentations_per_row=1, policy=["broken"], plugin="augmenting.py"),
             TEXTS,
-            **told,
+            **arguments,
             output=tmp_path / "no",
         )
     augment(
@@ -385,8 +402,10 @@ def test_a_users_own_function_makes_children(tmp_path: Path, rows: dict[str, Any
         assert decode(payload).mean() < 0.55 * decode(before).mean()
 
 
-def test_the_guard_rejects_children_that_other_models_take_for_another_class(tmp_path: Path) -> None:
-    """One word tells the classes apart, and the user's function takes it for the other class's in every second text."""
+def test_the_guard_rejects_augmented_rows_that_other_models_assign_to_another_class(tmp_path: Path) -> None:
+    """One word decides the class, and in every second text the plugin's function replaces it with the other class's
+    word.
+    """
     rng = np.random.default_rng(0)
     filler = ["it", "was", "on", "the", "way", "to", "a", "town", "with", "some", "of", "them", "by", "now"]
     rows = []
@@ -409,8 +428,10 @@ def test_the_guard_rejects_children_that_other_models_take_for_another_class(tmp
 
 
 @pytest.mark.slow
-def test_auto_keeps_what_helps_and_never_what_turns_a_class_into_another(tmp_path: Path) -> None:
-    """Arrows to the left and to the right: what mirrors them is not kept, by the outcome; what is kept is confirmed on other folds."""
+def test_auto_keeps_what_helps_and_rejects_what_changes_the_class(tmp_path: Path) -> None:
+    """Arrows to the left and to the right: mirroring is rejected by its measured effect, and what is kept is confirmed
+    on other folds.
+    """
     rng = np.random.default_rng(2)
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
         for number in range(60):
@@ -433,21 +454,21 @@ def test_auto_keeps_what_helps_and_never_what_turns_a_class_into_another(tmp_pat
         validated=tmp_path / "v",
         output=tmp_path / "out",
     )
-    found = read_notes(tmp_path / "out", AugmentNotes).screened
-    assert found is not None
-    tried = {one.name: one for one in found.trials}
+    screened = read_notes(tmp_path / "out", AugmentNotes).screened
+    assert screened is not None
+    tried = {trial.name: trial for trial in screened.trials}
     assert len(tried) > 30
     assert tried["flip_left_right"].label_changes > 0.6
     assert tried["brightness_contrast"].label_changes < 0.2
     assert not tried["flip_left_right"].kept
     mirrored = ("flip_left_right", "quarter_turns", "HorizontalFlip")
-    assert not any(name in json.dumps(found.policy) for name in mirrored)
-    if found.policy:
-        assert found.confirmed.log_loss.value < 0
+    assert not any(name in json.dumps(screened.policy) for name in mirrored)
+    if screened.policy:
+        assert screened.confirmed.log_loss.value < 0
 
 
-def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
-    """Four rows tell nothing of what helps."""
+def test_auto_with_few_rows_reports_it_and_uses_the_default_policy(tmp_path: Path) -> None:
+    """Four rows are too few to measure which operations help."""
     here = texts(
         tmp_path / "v",
         [
@@ -467,15 +488,17 @@ def test_with_few_rows_auto_says_so_and_does_the_usual(tmp_path: Path) -> None:
     notes = read_notes(tmp_path / "out", AugmentNotes)
     assert isinstance(notes.screening, NotScreened)
     assert "fewer than twenty" in notes.screening.not_screened
-    assert [next(iter(one)) for one in notes.policy] == ["swap", "delete", "typo"]
+    assert [next(iter(step)) for step in notes.policy] == ["swap", "delete", "typo"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["fgsm", "deepfool"])
-def test_misleading_children_mislead_a_model_that_never_saw_them(
+def test_adversarial_rows_mislead_a_model_that_never_saw_them(
     tmp_path: Path, make_images: Callable[..., Path], way: str
 ) -> None:
-    """By hand: the change is within its limit, and a model of the other folds, trained anew, is less sure of the label for nearly every child."""
+    """The change is within its limit, and a new model trained on the other folds is less confident in the label for
+    most adversarial rows.
+    """
     data = make_images(labeled=12, pool=0, test=0)
     sources = ScrapeParams.model_validate({"sources": [{"kind": "folder"}]})
     scrape(sources, IMAGES, data=data, output=tmp_path / "s")
@@ -489,26 +512,29 @@ def test_misleading_children_mislead_a_model_that_never_saw_them(
     before, after = dict(payloads([tmp_path / "s"], rows.index)), dict(payloads([tmp_path / "out"], children["id"]))
     classes = sorted(set(rows["label"]))
     less_sure = []
-    for fold, mine in children.groupby("fold"):
+    for fold, fold_children in children.groupby("fold"):
         taught = rows[rows["fold"] != fold]
         maker = ImageFeatures()
-        inputs = maker.fit_transform([before[one] for one in rows.index])
+        inputs = maker.fit_transform([before[row_id] for row_id in rows.index])
         model = LogisticRegression(max_iter=500).fit(
             inputs.features[(rows["fold"] != fold).to_numpy()], taught["label"]
         )
         child: Any
-        for child in mine.itertuples():
+        for child in fold_children.itertuples():
             parent = child.parent_ids[0]
             change = decode(after[child.id]).astype(float) - decode(before[parent])
             assert np.sqrt((change**2).mean()) <= 6.5
-            said = model.predict_proba(maker.transform([before[parent], after[child.id]]).features)
-            own = classes.index(child.label)
-            less_sure.append(said[1, own] < said[0, own])
+            probabilities = model.predict_proba(maker.transform([before[parent], after[child.id]]).features)
+            class_index = classes.index(child.label)
+            less_sure.append(probabilities[1, class_index] < probabilities[0, class_index])
     assert np.mean(less_sure) > 0.8
 
 
-def test_a_child_that_is_there_already_counts_once(tmp_path: Path) -> None:
-    """Whatever its seed: of ten flips of an image one stays; what is another row's image, in whichever fold, does not."""
+def test_an_augmented_row_that_exists_already_counts_once(tmp_path: Path) -> None:
+    """Regardless of the seed, one of ten flips of an image is kept.
+
+    An image equal to another row's, in any fold, is rejected.
+    """
     rng = np.random.default_rng(0)
     image_arrays = [rng.integers(0, 255, (12, 12, 3)).astype(np.uint8) for _ in range(3)]
     with GenerationWriter(tmp_path / "v", stage="validate", modality="image") as writer:
@@ -533,8 +559,8 @@ def test_a_child_that_is_there_already_counts_once(tmp_path: Path) -> None:
     assert reasons == {"exact_duplicate": 9, "copy_of_another_row": 20, "near_duplicate_of_test": 10}
 
 
-def test_no_operation_makes_no_child(tmp_path: Path) -> None:
-    """An empty policy is no error, whatever the balance."""
+def test_an_empty_policy_creates_no_rows(tmp_path: Path) -> None:
+    """It is not an error, whatever the balance."""
     here = texts(tmp_path / "v", [("one fine day", "x", 0), ("a bad night", "y", 1), ("a good night", "y", 0)])
     augment(
         AugmentParams(augmentations_per_row=3, policy=[], balance=1),
@@ -546,29 +572,29 @@ def test_no_operation_makes_no_child(tmp_path: Path) -> None:
     assert len(read(tmp_path / "out")) == 0
 
 
-def test_a_functions_chance_is_kept_and_its_name_is_its_own(tmp_path: Path, rows: dict[str, Any]) -> None:
-    """With p 0 it changes nothing; other keys, and the name of an operation, are refused."""
+def test_a_plugins_function_has_a_probability_and_a_unique_name(tmp_path: Path, rows: dict[str, Any]) -> None:
+    """With p 0 it changes nothing; other keys, and the name of a built-in operation, are refused."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/augmenting.py").write_text(
         OWN + "\ndef rotate(pixels, rng):\n    return pixels\n", encoding="utf-8"
     )
-    told: dict[str, Any] = {**rows, "data": tmp_path / "data"}
+    arguments: dict[str, Any] = {**rows, "data": tmp_path / "data"}
     augment(
         AugmentParams(augmentations_per_row=1, policy=[{"darker": {"p": 0.0}}], plugin="augmenting.py"),
         IMAGES,
-        **told,
+        **arguments,
         output=tmp_path / "out",
     )
     assert set(read_rejected(tmp_path / "out")["reason"]) == {"unchanged"}
-    for policy, said in (
+    for policy, message in (
         ({"darker": 0.3}, "darker takes p, not 0.3"),
         ({"darker": {"foo": 1}}, "takes p, not foo"),
         ("rotate", "'rotate' is the name of a built-in operation"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             augment(
                 AugmentParams(augmentations_per_row=1, policy=[policy], plugin="augmenting.py"),
                 IMAGES,
-                **told,
+                **arguments,
                 output=tmp_path / "no",
             )

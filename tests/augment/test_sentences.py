@@ -1,4 +1,4 @@
-"""Operations on texts: what each does, and what none touches."""
+"""Operations on texts: what each changes, and what none changes."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ CONTEXT = Context(
 )
 
 
-def test_names_numbers_negations_and_protected_words_may_not_change() -> None:
-    """By hand: not NOT, 30, Anna, Rome, nor the protected 'book'; words at a sentence's beginning are no names."""
+def test_names_numbers_negations_and_protected_words_are_not_changed() -> None:
+    """NOT, 30, Anna, Rome, and the protected 'book' stay; a capitalized first word of a sentence is not a name."""
     tokens = tokenize(TEXT, CONTEXT.protected)
     changeable = [tokens.pieces[index].strip(".!") for index in tokens.changeable]
     assert changeable == ["Please", "a", "quiet", "table", "for", "two", "We", "will", "pay", "euros", "to", "in"]
 
 
 @pytest.mark.parametrize("operation", [*OPERATIONS])
-def test_what_may_not_change_stays(operation: str) -> None:
-    """In a hundred children, whatever the operation and however much of the text it changes."""
+def test_protected_words_stay_under_every_operation(operation: str) -> None:
+    """In a hundred augmented texts, whatever the share of changed words."""
     for seed in range(100):
-        made = change(TEXT, operation, 0.6, seed, CONTEXT)
+        changed = change(TEXT, operation, 0.6, seed, CONTEXT)
         for word in ("book", "NOT", "30", "Anna", "Rome!"):
-            assert word in made
+            assert word in changed
 
 
-def test_each_operation_does_what_it_is_called() -> None:
-    """Against definitions: the words' multiset, their number, one letter's neighbors, the mask's share."""
+def test_each_operation_changes_what_its_name_says() -> None:
+    """Compared with definitions: the multiset of words, their number, neighbors of one letter, the share of masks."""
     words = Counter(TEXT.split())
     for seed in range(50):
         assert Counter(change(TEXT, "swap", 0.3, seed, CONTEXT).split()) == words
@@ -52,37 +52,39 @@ def test_each_operation_does_what_it_is_called() -> None:
         assert new.total() == 1
         assert (Counter(change(TEXT, "insert", 0.1, seed, CONTEXT).split()) - words).total() == 1
         for operation, table in (("typo", NEIGHBORS), ("misread", LOOKALIKES)):
-            made = change(TEXT, operation, 0.01, seed, CONTEXT)
-            ((old, new_letter),) = [(a, b) for a, b in zip(TEXT, made, strict=True) if a != b]
+            changed = change(TEXT, operation, 0.01, seed, CONTEXT)
+            ((old, new_letter),) = [(a, b) for a, b in zip(TEXT, changed, strict=True) if a != b]
             assert new_letter.lower() in (table.get(old) or table[old.lower()]).lower()
         assert change(TEXT, "case", 0.1, seed, CONTEXT).lower() == TEXT.lower()
     masked = [
         change("one two three four five six seven eight nine ten", "mask", 1.0, seed, CONTEXT) for seed in range(300)
     ]
-    shares = Counter(word for one in masked for word in one.split())
+    shares = Counter(word for text in masked for word in text.split())
     assert shares[MASK] / 3000 == pytest.approx(0.8, abs=0.03)
     assert shares["zebra"] / 3000 == pytest.approx(0.1, abs=0.02)
 
 
-def test_blanks_stay_as_they_were_and_capitals_come_back() -> None:
-    """Two blanks after the sentence; a synonym at the beginning is capitalized as the word was."""
+def test_blanks_are_kept_and_capitalization_is_transferred() -> None:
+    """Two blanks after the sentence; a synonym of the first word is capitalized as that word was."""
     assert "  We" in change(TEXT, "typo", 0.01, 4, Context(protected=frozenset({"we"})))
     assert change("Quiet!", "synonym", 1.0, 0, CONTEXT) in {"Silent!", "Calm!"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "a", "...", "42", "one", "ünïcode wörds ölny", "no not never", "word " * 100_000])
-def test_odd_texts_come_through(text: str) -> None:
-    """Nothing, one word, no letters, only negations, a hundred thousand words: a text comes back, the same for the same seed."""
+def test_unusual_texts_are_accepted(text: str) -> None:
+    """Empty, one word, no letters, only negations, a hundred thousand words: the result is a text, the same for the
+    same seed.
+    """
     for operation in OPERATIONS:
-        made = change(text, operation, 0.15, 1, CONTEXT)
-        assert made == change(text, operation, 0.15, 1, CONTEXT)
+        changed = change(text, operation, 0.15, 1, CONTEXT)
+        assert changed == change(text, operation, 0.15, 1, CONTEXT)
         if text in {"", "...", "42", "no not never"}:
-            assert made == text
+            assert changed == text
 
 
 def test_a_thesaurus_is_read_from_a_table(tmp_path: Path) -> None:
-    """Lists or words between commas; the first sense alone; single words of four letters or more."""
+    """Lists or comma-separated words; only the first sense; only single words of four letters or more."""
     table = pd.DataFrame(
         {
             "lemma": ["quick", "quick", "be", "table"],
@@ -94,19 +96,19 @@ def test_a_thesaurus_is_read_from_a_table(tmp_path: Path) -> None:
     assert read_thesaurus(tmp_path / "t.parquet") == {"quick": ["fast", "rapid"], "table": ["desk"]}
     (tmp_path / "t.csv").write_text("word,synonyms\nquick,fast; rapid\n", encoding="utf-8")
     assert read_thesaurus(tmp_path / "t.csv") == {"quick": ["fast", "rapid"]}
-    for name, text, said in (
+    for name, text, message in (
         ("no.csv", None, "does not exist"),
         ("odd.csv", "a,b\n1,2\n", "it needs `word` and `synonyms`"),
         ("odd.txt", "", "none of .csv"),
     ):
         if text is not None:
             (tmp_path / name).write_text(text, encoding="utf-8")
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             read_thesaurus(tmp_path / name)
 
 
-def test_words_that_are_put_in_are_no_negation_and_none_that_is_protected() -> None:
-    """Random words of the training texts, by `mask` and `insert`: what they may be is what is left of these texts."""
+def test_inserted_words_are_neither_negations_nor_protected() -> None:
+    """`mask` and `insert` draw from the other words of the training texts."""
     parents = pd.DataFrame({"text": ["you will not pay", "never book the direct debit", "no table"]})
     params = AugmentParams(policy=["mask", "insert"], protect=["direct debit"])
     features = make_features(None, None, WorkspaceConfig(modality="text"))
@@ -114,8 +116,8 @@ def test_words_that_are_put_in_are_no_negation_and_none_that_is_protected() -> N
     assert context.vocabulary == ["book", "pay", "table", "the", "will", "you"]
 
 
-def test_what_no_text_can_be_made_of_is_explained() -> None:
-    """A share of none, and a function that gives half of a character."""
+def test_an_unusable_share_or_function_is_explained() -> None:
+    """A share of zero, and a function that returns half a character."""
     config = WorkspaceConfig(modality="text")
     with pytest.raises(InputError, match="swap: a share of 0 changes nothing"):
         steps_of([{"swap": 0}], config, {})
@@ -125,7 +127,7 @@ def test_what_no_text_can_be_made_of_is_explained() -> None:
 
 
 def test_an_unknown_operation_is_explained() -> None:
-    """With what was probably meant, and what there is."""
+    """The error has the most similar name and the list of operations."""
     with pytest.raises(InputError, match=r"unknown operation .synonim.\. Did you mean synonym"):
         steps_of(["synonim"], WorkspaceConfig(modality="text"), {})
     with pytest.raises(InputError, match="Unknown function 'gone'"):

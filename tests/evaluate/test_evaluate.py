@@ -1,4 +1,4 @@
-"""evaluate: metrics, the count of test-set evaluations, and what is said without a test split."""
+"""`evaluate`: metrics, the count of test-set evaluations, and results without a test split."""
 
 from __future__ import annotations
 
@@ -35,13 +35,17 @@ from seedling.workspace import TEST_EVALUATIONS, Workspace
 PARAMS = EvaluateParams(bootstrap_draws=300)
 
 
-def test_metrics_of_rows_that_are_all_right() -> None:
+def test_metrics_of_rows_that_are_all_correct() -> None:
     """Accuracy is 1, and twenty rows do not prove more than Wilson's .839; log-loss is -log 0.9; the calibration error is
     about 0.1, and twenty rows of that confidence could be so by chance.
     """
     chances, truth = np.tile([0.9, 0.1], (20, 1)), np.zeros(20, dtype=np.int64)
-    found = with_intervals(chances, truth, np.arange(20).astype(str), PARAMS, 0)
-    accuracy, log_loss, error = found["accuracy"], found["log_loss"], found["calibration_error"]
+    intervals_by_metric = with_intervals(chances, truth, np.arange(20).astype(str), PARAMS, 0)
+    accuracy, log_loss, error = (
+        intervals_by_metric["accuracy"],
+        intervals_by_metric["log_loss"],
+        intervals_by_metric["calibration_error"],
+    )
     assert accuracy is not None and log_loss is not None and error is not None
     assert accuracy.model_dump() == {"value": 1.0, "low": pytest.approx(0.8389, abs=1e-4), "high": 1.0}
     assert log_loss.value == pytest.approx(0.105361, abs=1e-6)
@@ -49,10 +53,12 @@ def test_metrics_of_rows_that_are_all_right() -> None:
     assert error.low < 0.03
 
 
-def test_per_class_shares_by_hand() -> None:
-    """Of three a's two are found; b is said twice and right once; nobody is or is called c."""
-    truth, said = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
-    a, b, c = per_class(said, truth, ["a", "b", "c"])
+def test_recall_and_precision_per_class_match_a_hand_calculation() -> None:
+    """Two of three rows of a are predicted as a; b is predicted twice and correct once; c is neither true nor
+    predicted.
+    """
+    truth, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+    a, b, c = per_class(predicted, truth, ["a", "b", "c"])
     assert a.recall is not None and a.precision is not None
     assert b.recall is not None and b.precision is not None
     assert (a.recall.value, a.precision.value) == (round(2 / 3, 6), 1.0)
@@ -61,15 +67,17 @@ def test_per_class_shares_by_hand() -> None:
 
 
 def test_calibration_bins_hold_all_rows() -> None:
-    """Two bins are used, and count three and one."""
+    """Two bins are used, with three rows and one."""
     chances = np.array([[0.95, 0.05], [0.92, 0.08], [0.98, 0.02], [0.55, 0.45]])
     bins = calibration_bins(chances, np.array([0, 0, 1, 0]), 10)
-    assert [one["rows"] for one in bins] == [1, 3]
+    assert [bin_["rows"] for bin_ in bins] == [1, 3]
     assert bins[1]["accuracy"] == round(2 / 3, 6)
 
 
-def test_a_class_that_may_be_a_typing_error_is_pointed_out() -> None:
-    """One row of `shiping` beside 37 of `shipping`; not `class 1` beside `class 2`, not two large classes, not short names; `1.0` beside `1`."""
+def test_a_class_that_may_be_a_typing_error_is_reported() -> None:
+    """`shiping` (1 row) with `shipping` (37), and `1.0` with `1`, but not `class 1` with `class 2`, two large classes,
+    or short names.
+    """
     rows = {
         "shiping": 1,
         "shipping": 37,
@@ -82,10 +90,10 @@ def test_a_class_that_may_be_a_typing_error_is_pointed_out() -> None:
         "1": 20,
         "1.0": 20,
     }
-    found = {label: intended_class(label, rows) for label in rows}
-    assert {label for label, other in found.items() if other} == {"shiping", "1", "1.0"}
-    assert found["1.0"] == "1"
-    assert found["shiping"] == "shipping"
+    intended = {label: intended_class(label, rows) for label in rows}
+    assert {label for label, other in intended.items() if other} == {"shiping", "1", "1.0"}
+    assert intended["1.0"] == "1"
+    assert intended["shiping"] == "shipping"
 
 
 def test_evaluations_are_counted_by_model_and_test_split(tmp_path: Path) -> None:
@@ -103,7 +111,7 @@ def test_evaluations_are_counted_by_model_and_test_split(tmp_path: Path) -> None
 
 
 def test_a_lost_log_is_not_counted_as_zero(tmp_path: Path) -> None:
-    """Results without a log are said to be of an unknown number; a log that begins anew says so from then on."""
+    """Results without a log count as an unknown number of evaluations; a new log records this from then on."""
     assert read_test_evaluations(tmp_path, "t1", has_results=True).incomplete_since == ""
     log_test_evaluation(tmp_path, "t1", "m2", ["accuracy"], has_earlier_results=True)
     log = read_test_evaluations(tmp_path, "t1", has_results=True)
@@ -112,7 +120,7 @@ def test_a_lost_log_is_not_counted_as_zero(tmp_path: Path) -> None:
 
 
 def test_an_older_copy_of_the_log_loses_no_line(tmp_path: Path) -> None:
-    """Neither a checkout of an older commit nor the loss of .seedling takes an evaluation back."""
+    """Neither a checkout of an older commit nor the loss of .seedling removes an evaluation."""
     log_test_evaluation(tmp_path, "t1", "m1", ["accuracy"])
     older = (tmp_path / TEST_EVALUATIONS).read_bytes()
     log_test_evaluation(tmp_path, "t1", "m2", ["accuracy"])
@@ -124,8 +132,8 @@ def test_an_older_copy_of_the_log_loses_no_line(tmp_path: Path) -> None:
     assert not bring_log_up_to_date(tmp_path)
 
 
-def test_the_log_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
-    """Lines of .seedling/looks.jsonl stand in the tracked log after the upgrade."""
+def test_the_log_of_an_earlier_version_is_migrated(tmp_path: Path) -> None:
+    """Lines of .seedling/looks.jsonl are in the tracked log after the upgrade."""
     former = Workspace(tmp_path).former_test_evaluations
     former.parent.mkdir()
     former.write_text(
@@ -136,7 +144,7 @@ def test_the_log_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_a_damaged_line_of_the_log_is_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Standard error names the file and the line; a conflict marker of git is an error with the remedy."""
+    """Standard error names the file and the line; a conflict marker of git raises an error that names the fix."""
     log_test_evaluation(tmp_path, "t1", "m1", ["accuracy"])
     shutil.rmtree(tmp_path / ".seedling")
     log = tmp_path / TEST_EVALUATIONS
@@ -149,8 +157,8 @@ def test_a_damaged_line_of_the_log_is_not_counted(tmp_path: Path, capsys: pytest
         read_test_evaluations(tmp_path, "t1", has_results=True)
 
 
-def test_allowed_errors_of_one_limit_stand_together() -> None:
-    """1 and 2 % are kept by never abstaining, 5 % by nothing: two rows of the table, not three."""
+def test_error_limits_with_the_same_threshold_share_a_table_row() -> None:
+    """1 and 2 % are kept without abstaining, 5 % cannot be kept: two rows of the table, not three."""
     points = [
         OperatingPointRecord(max_error_rate=max_error_rate, threshold=threshold, coverage=None, errors=None)
         for max_error_rate, threshold in ((0.01, 0.0), (0.02, 0.0), (0.05, None))
@@ -161,26 +169,26 @@ def test_allowed_errors_of_one_limit_stand_together() -> None:
     ]
 
 
-def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
-    """A model of two words loses what typing errors take from them; rows are the same, so is the result."""
+def test_texts_with_typing_errors_are_evaluated_again() -> None:
+    """Typing errors lower the accuracy of a model of two words; the same rows give the same result."""
     words = ["rain", "sunny"] * 20
-    texts = [f"{word} today number {place}" for place, word in enumerate(words)]
+    texts = [f"{word} today number {index}" for index, word in enumerate(words)]
     truth = np.array([0, 1] * 20)
     maker = make_features(None, None, WorkspaceConfig(modality="text"))
     head = Head("logistic_regression", 0, 2)
     head.fit(maker.fit_transform(texts), np.eye(2)[truth], np.ones(40))
     model = TrainedModel(["a", "b"], maker, [[head]], [1.0], 1.0, [1.0], 0.0)
-    rows = {str(place): text for place, text in enumerate(texts)}
-    known = {one: int(truth[int(one)]) for one in rows}
-    groups = {one: one for one in rows}
+    rows = {str(index): text for index, text in enumerate(texts)}
+    truth_by_id = {row_id: int(truth[int(row_id)]) for row_id in rows}
+    groups = {row_id: row_id for row_id in rows}
     settings: dict[str, Any] = {"modality": "text", "seed": 0, "progress": silent}
-    first, again = (robustness(model, rows.items, known, groups, PARAMS, **settings) for _ in range(2))
+    first, again = (robustness(model, rows.items, truth_by_id, groups, PARAMS, **settings) for _ in range(2))
     assert first is not None
     assert first == again
     predicted = {row_id: int(model.predict([text]).argmax()) for row_id, text in rows.items()}
-    assert robustness(model, rows.items, known, groups, PARAMS, **settings, predicted=predicted) == first
+    assert robustness(model, rows.items, truth_by_id, groups, PARAMS, **settings, predicted=predicted) == first
     all_wrong = {row_id: 1 - index for row_id, index in predicted.items()}
-    worse = robustness(model, rows.items, known, groups, PARAMS, **settings, predicted=all_wrong)
+    worse = robustness(model, rows.items, truth_by_id, groups, PARAMS, **settings, predicted=all_wrong)
     assert worse is not None and worse.accuracy == 0.0  # known predictions of unchanged texts are not computed again
     by_change = {corruption.change: corruption for corruption in first.changes}
     assert first.accuracy == by_change["without capitals"].accuracy == 1.0
@@ -189,8 +197,8 @@ def test_the_same_texts_typed_in_haste_are_judged_again() -> None:
 
 
 @pytest.mark.parametrize("change", IMAGE_CHANGES)
-def test_a_worse_image_has_its_size(change: str) -> None:
-    """Each change keeps height, width and type, of an image of one pixel too."""
+def test_a_corrupted_image_keeps_its_size(change: str) -> None:
+    """Each corruption keeps height, width and type, also of an image of one pixel."""
     source = np.random.default_rng(0)
     for shape in ((1, 1, 3), (9, 40, 3)):
         pixels = source.integers(0, 256, size=shape).astype(np.uint8)
@@ -199,8 +207,10 @@ def test_a_worse_image_has_its_size(change: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_pace_is_drawn_with_what_came() -> None:
-    """Ten answers a second for five seconds, one refusal: so says the drawing to who cannot see it; three points are no drawing."""
+def test_the_request_rate_is_plotted_with_the_answers() -> None:
+    """Ten answers per second for five seconds, one refusal; the plot has a text description, and three points give no
+    plot.
+    """
     points = [
         CrawlRatePoint(
             visit=1,
@@ -220,8 +230,8 @@ def test_the_pace_is_drawn_with_what_came() -> None:
     assert crawl_rate(points[:3]) is None
 
 
-def test_the_loss_plot_of_dvc_is_one_line(tmp_path: Path) -> None:
-    """Of the learner with the most steps, the mean over its fits, while all of them learn: (4 + 2) / 2 and (1 + 2) / 2."""
+def test_the_loss_plot_of_dvc_has_one_curve(tmp_path: Path) -> None:
+    """The mean over the fits of the learner with the most steps, while all of them train: (4 + 2) / 2 and (1 + 2) / 2."""
     lines = [
         *("network plain final half 0,1,9", "network plain fold 1 half 0,1,9"),
         *("network consistency final half 0,10,4", "network consistency final half 0,20,1"),
@@ -233,8 +243,8 @@ def test_the_loss_plot_of_dvc_is_one_line(tmp_path: Path) -> None:
     assert (tmp_path / "plot.csv").read_text(encoding="utf-8") == "step,loss\n10,3.00000\n20,1.50000\n"
 
 
-def test_the_loss_plot_is_empty_where_nothing_learns_by_steps(tmp_path: Path) -> None:
-    """A head line alone, which DVC skips."""
+def test_the_loss_plot_is_empty_if_no_learner_trains_by_steps(tmp_path: Path) -> None:
+    """It has a header alone, which DVC skips."""
     write_losses(tmp_path / "plot.csv", tmp_path)
     assert (tmp_path / "plot.csv").read_text(encoding="utf-8") == "step,loss\n"
 

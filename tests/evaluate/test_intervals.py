@@ -1,4 +1,6 @@
-"""Intervals, slices and scope: against hand calculations, scipy, scikit-learn, and simulated rows of which the truth is known."""
+"""Intervals, slices and scope, compared with hand calculations, scipy, scikit-learn, and simulated rows with known
+truth.
+"""
 
 from __future__ import annotations
 
@@ -22,103 +24,111 @@ ALONE = np.arange(40).astype(str)
 
 
 def rng() -> np.random.Generator:
-    """The same draws each time."""
+    """A generator with the same seed on each call."""
     return np.random.default_rng(0)
 
 
-def test_a_share_of_single_rows_has_wilsons_interval() -> None:
-    """37 of 40, as scipy has it."""
+def test_a_share_of_ungrouped_rows_has_the_wilson_interval() -> None:
+    """37 of 40, as scipy computes it."""
     hits = np.arange(40) < 37
-    found = share(hits, ALONE, 0.95)
+    interval = share(hits, ALONE, 0.95)
     expected = binomtest(37, 40).proportion_ci(method="wilson")
-    assert (found.value, found.low, found.high) == pytest.approx((37 / 40, expected.low, expected.high))
+    assert (interval.value, interval.low, interval.high) == pytest.approx((37 / 40, expected.low, expected.high))
 
 
-def test_rows_of_a_group_that_are_alike_count_once() -> None:
-    """Twenty pairs of the same answer are worth twenty rows; all right, they are worth as many."""
+def test_identical_rows_of_a_group_count_once() -> None:
+    """Twenty pairs with the same answer weigh as much as twenty rows, also if all are correct."""
     pairs = np.repeat(np.arange(20), 2).astype(str)
     assert effective_rows(np.repeat(np.arange(20) < 15, 2).astype(float), pairs) == pytest.approx(20)
     assert effective_rows(np.ones(40), pairs) == pytest.approx(20)
     assert effective_rows((np.arange(40) < 30).astype(float), ALONE) == pytest.approx(40)
 
 
-def test_an_interval_of_rows_that_are_all_right_has_a_width() -> None:
-    """Forty right answers do not prove that none is ever wrong."""
+def test_the_interval_of_rows_that_are_all_correct_has_a_width() -> None:
+    """Forty correct answers do not prove that the error rate is zero."""
     truth = np.tile([0, 1], 20)
-    found = intervals.balanced_accuracy_and_macro_f1(truth, truth, ALONE, draws=500, confidence=0.95, rng=rng())
-    for one in (*found.values(), share(truth == truth, ALONE, 0.95)):
-        assert one.value == one.high == 1.0
-        assert 0.85 < one.low < 0.99
+    intervals_by_metric = intervals.balanced_accuracy_and_macro_f1(
+        truth, truth, ALONE, draws=500, confidence=0.95, rng=rng()
+    )
+    for interval in (*intervals_by_metric.values(), share(truth == truth, ALONE, 0.95)):
+        assert interval.value == interval.high == 1.0
+        assert 0.85 < interval.low < 0.99
 
 
 def test_balanced_accuracy_and_macro_f1_are_those_of_scikit_learn() -> None:
-    """Five classes, of which one is never said and one never true."""
+    """Five classes, of which one is never predicted and one never true."""
     truth = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 3])
-    said = np.array([0, 1, 0, 1, 1, 2, 0, 2, 4, 2])
-    found = intervals.balanced_accuracy_and_macro_f1(
-        said, truth, np.arange(10).astype(str), draws=200, confidence=0.95, rng=rng()
+    predicted = np.array([0, 1, 0, 1, 1, 2, 0, 2, 4, 2])
+    intervals_by_metric = intervals.balanced_accuracy_and_macro_f1(
+        predicted, truth, np.arange(10).astype(str), draws=200, confidence=0.95, rng=rng()
     )
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
-        balanced = balanced_accuracy_score(truth, said)
-    assert found["balanced_accuracy"].value == pytest.approx(balanced)
-    assert found["macro_f1"].value == pytest.approx(f1_score(truth, said, average="macro"))
-    assert all(one.low < one.value < one.high for one in found.values())
+        balanced = balanced_accuracy_score(truth, predicted)
+    assert intervals_by_metric["balanced_accuracy"].value == pytest.approx(balanced)
+    assert intervals_by_metric["macro_f1"].value == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert all(interval.low < interval.value < interval.high for interval in intervals_by_metric.values())
 
 
-def test_the_interval_of_a_mean_is_students_where_values_are_normal() -> None:
-    """Two hundred normal values far from 0: within a tenth of the classical half width."""
+def test_the_interval_of_a_mean_of_normal_values_matches_students_t() -> None:
+    """Two hundred normal values far from 0: within 10 % of the classical half-width."""
     values = np.random.default_rng(3).normal(10, 1, size=200)
     settings = {"wrong": 10.0, "maximum": 20.0, "confidence": 0.95}
-    found = intervals.mean(values, np.arange(200).astype(str), draws=4000, rng=rng(), **settings)
+    interval = intervals.mean(values, np.arange(200).astype(str), draws=4000, rng=rng(), **settings)
     half = 1.972 * values.std(ddof=1) / 200**0.5
-    assert found.value == pytest.approx(values.mean())
-    assert (found.high - found.value) == pytest.approx(half, rel=0.1)
-    assert (found.value - found.low) == pytest.approx(half, rel=0.1)
+    assert interval.value == pytest.approx(values.mean())
+    assert (interval.high - interval.value) == pytest.approx(half, rel=0.1)
+    assert (interval.value - interval.low) == pytest.approx(half, rel=0.1)
 
 
-def test_rows_that_are_all_right_do_not_prove_that_none_is_wrong() -> None:
-    """Nine rows of .1, and one more that would have 3: the upper end is above .1, and nowhere beyond the most that there is."""
+def test_rows_that_are_all_correct_do_not_prove_an_error_rate_of_zero() -> None:
+    """Nine values of 0.1, and the possibility of one of 3.0: the upper end is above 0.1 and never above the maximum."""
     settings: dict[str, Any] = {"draws": 500, "confidence": 0.95, "rng": rng()}
-    found = intervals.mean(np.full(9, 0.1), np.arange(9).astype(str), wrong=3.0, maximum=5.0, **settings)
-    assert found.value == pytest.approx(0.1)
-    assert 0.39 < found.high <= 5.0  # beyond the mean with that row
+    interval = intervals.mean(np.full(9, 0.1), np.arange(9).astype(str), wrong=3.0, maximum=5.0, **settings)
+    assert interval.value == pytest.approx(0.1)
+    assert 0.39 < interval.high <= 5.0  # beyond the mean with that row
     assert intervals.mean(np.full(9, 0.1), np.arange(9).astype(str), wrong=3.0, maximum=0.3, **settings).high == 0.3
 
 
-def test_classes_that_are_only_said_do_not_widen_balanced_accuracy() -> None:
-    """Ninety of a hundred rows right, the others taken for ten classes that no row is of: the interval is Wilson's of the one class."""
-    truth, said = np.zeros(100, np.int64), np.r_[np.zeros(90), np.arange(1, 11)].astype(np.int64)
-    found = intervals.balanced_accuracy_and_macro_f1(
-        said, truth, np.arange(100).astype(str), draws=300, confidence=0.95, rng=rng()
+def test_classes_that_are_only_predicted_do_not_widen_balanced_accuracy() -> None:
+    """Ninety of a hundred rows are correct, the others predicted as ten classes without rows.
+
+    The interval is the Wilson interval of the one class.
+    """
+    truth, predicted = np.zeros(100, np.int64), np.r_[np.zeros(90), np.arange(1, 11)].astype(np.int64)
+    intervals_by_metric = intervals.balanced_accuracy_and_macro_f1(
+        predicted, truth, np.arange(100).astype(str), draws=300, confidence=0.95, rng=rng()
     )
     expected = binomtest(90, 100).proportion_ci(method="wilson")
-    one = found["balanced_accuracy"]
-    assert (one.value, one.low, one.high) == pytest.approx((0.9, expected.low, expected.high), abs=0.01)
+    interval = intervals_by_metric["balanced_accuracy"]
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.9, expected.low, expected.high), abs=0.01)
 
 
 @pytest.mark.slow
-def test_the_intervals_of_many_small_classes_cover() -> None:
-    """Thirty classes of about four rows, right with .8 and else any other: balanced accuracy and macro-F1 hold .8 in nine of ten draws or more."""
+def test_the_intervals_of_many_small_classes_cover_the_true_value() -> None:
+    """Thirty classes of about four rows, correct with probability 0.8.
+
+    The intervals of balanced accuracy and macro-F1 contain 0.8 in at least nine of ten draws.
+    """
     source, hits = np.random.default_rng(9), {"balanced_accuracy": 0, "macro_f1": 0}
     for _ in range(300):
         truth = source.integers(30, size=120)
-        said = np.where(source.random(120) < 0.8, truth, (truth + source.integers(1, 30, size=120)) % 30)
-        found = intervals.balanced_accuracy_and_macro_f1(
-            said, truth, np.arange(120).astype(str), draws=300, confidence=0.95, rng=source
+        predicted = np.where(source.random(120) < 0.8, truth, (truth + source.integers(1, 30, size=120)) % 30)
+        intervals_by_metric = intervals.balanced_accuracy_and_macro_f1(
+            predicted, truth, np.arange(120).astype(str), draws=300, confidence=0.95, rng=source
         )
-        for name, one in found.items():
-            hits[name] += one.low <= 0.8 <= one.high
-    assert all(0.91 <= one / 300 <= 0.985 for one in hits.values()), hits
+        for name, interval in intervals_by_metric.items():
+            hits[name] += interval.low <= 0.8 <= interval.high
+    assert all(0.91 <= hit_count / 300 <= 0.985 for hit_count in hits.values()), hits
 
 
-def test_all_measures_are_those_of_scikit_learn() -> None:
-    """Eight classes: Brier's score, the three likeliest; steps in the order that is given, by hand."""
+def test_all_metrics_are_those_of_scikit_learn() -> None:
+    """Eight classes: the Brier score, top-3 accuracy, and steps off in the order of `ranks`, computed by hand."""
     source = np.random.default_rng(2)
     chances = softmax(source.normal(size=(60, 8)))
     truth, groups = source.integers(8, size=60), np.arange(60).astype(str)
     ranks = np.arange(8)[::-1]
-    found = with_intervals(chances, truth, groups, PARAMS, 0, ranks)
-    values = {name: one.value for name, one in found.items() if one}
+    intervals_by_metric = with_intervals(chances, truth, groups, PARAMS, 0, ranks)
+    values = {name: interval.value for name, interval in intervals_by_metric.items() if interval}
     assert values["brier"] == pytest.approx(
         brier_score_loss(truth, chances, labels=range(8), scale_by_half=False), abs=1e-6
     )
@@ -128,69 +138,80 @@ def test_all_measures_are_those_of_scikit_learn() -> None:
     assert set(with_intervals(chances[:0], truth[:0], groups[:0], PARAMS, 0).values()) == {None}
 
 
-def test_auroc_is_scikit_learns_and_perfect_separation_keeps_a_width() -> None:
-    """With ties; and where every inner row is surer than every outer one."""
+def test_auroc_is_that_of_scikit_learn_and_perfect_separation_keeps_a_width() -> None:
+    """With ties; and where every row in scope has a higher confidence than every row out of scope."""
     inside, outside = np.array([0.9, 0.8, 0.8, 0.4]), np.array([0.8, 0.3, 0.2])
-    found = intervals.auroc(inside, outside, draws=300, confidence=0.95, rng=rng())
-    assert found.value == pytest.approx(roc_auc_score([1] * 4 + [0] * 3, np.concatenate([inside, outside])))
-    apart = intervals.auroc(np.ones(10), np.zeros(10), draws=100, confidence=0.95, rng=rng())
-    assert (apart.value, apart.high) == (1.0, 1.0)
-    assert apart.low < 1.0
+    interval = intervals.auroc(inside, outside, draws=300, confidence=0.95, rng=rng())
+    assert interval.value == pytest.approx(roc_auc_score([1] * 4 + [0] * 3, np.concatenate([inside, outside])))
+    separated = intervals.auroc(np.ones(10), np.zeros(10), draws=100, confidence=0.95, rng=rng())
+    assert (separated.value, separated.high) == (1.0, 1.0)
+    assert separated.low < 1.0
 
 
-def test_a_part_of_the_rows_that_is_worse_is_named() -> None:
-    """Half of the long texts are wrong, none of the others; a column of one value is not cut."""
+def test_a_slice_with_a_lower_accuracy_is_marked_as_worse() -> None:
+    """Half of the long texts are wrong, none of the others; a column with one value has no slices."""
     words = np.repeat([5, 50], 60)
     right = np.array([True] * 60 + [True, False] * 30)
     rows = pd.DataFrame({"words": words, "language": "en", "origin": "x"})
-    found = slices(rows, right, np.arange(120).astype(str), PARAMS)
-    assert [(one.column, one.value, one.rows, one.worse) for one in found] == [
+    slice_results = slices(rows, right, np.arange(120).astype(str), PARAMS)
+    assert [
+        (slice_result.column, slice_result.value, slice_result.rows, slice_result.worse)
+        for slice_result in slice_results
+    ] == [
         ("words", "5", 60, False),
         ("words", "50", 60, True),
     ]
     thirds = slices(pd.DataFrame({"brightness": np.arange(120.0)}), right, np.arange(120).astype(str), PARAMS)
-    assert [one.rows for one in thirds] == [40, 40, 40]
-    assert [one.worse for one in thirds] == [False, False, True]
+    assert [slice_result.rows for slice_result in thirds] == [40, 40, 40]
+    assert [slice_result.worse for slice_result in thirds] == [False, False, True]
 
 
-def test_near_duplicates_that_are_wrong_make_no_slice_surely_worse() -> None:
-    """Twelve copies of one image, all wrong, are one row."""
-    groups = np.array(["one"] * 12 + [str(place) for place in range(188)])
+def test_wrong_near_duplicates_do_not_make_a_slice_significantly_worse() -> None:
+    """Twelve copies of one image, all wrong, count as one row."""
+    groups = np.array(["one"] * 12 + [str(index) for index in range(188)])
     rows = pd.DataFrame({"language": ["xx"] * 12 + ["en"] * 188})
     right = np.array([False] * 12 + [True] * 180 + [False] * 8)
-    assert [one.worse for one in slices(rows, right, groups, PARAMS)] == [False, False]
+    assert [slice_result.worse for slice_result in slices(rows, right, groups, PARAMS)] == [False, False]
     alone = np.arange(200).astype(str)
-    assert True in [one.worse for one in slices(rows, right, alone, PARAMS)]
+    assert True in [slice_result.worse for slice_result in slices(rows, right, alone, PARAMS)]
 
 
-def test_holm_by_hand() -> None:
-    """Of four: .01 <= .05/4, .014 <= .05/3, .03 > .05/2, so the third and the last stand."""
+def test_holm_matches_a_hand_calculation() -> None:
+    """Of four: 0.01 <= 0.05/4, 0.014 <= 0.05/3, 0.03 > 0.05/2, so the third and the last are not rejected."""
     assert holm([0.03, 0.01, 0.2, 0.014], 0.05) == [False, True, False, True]
 
 
-def test_limits_and_coverage_by_hand() -> None:
-    """Five rows, the two least sure wrong: a limit of 0 errors answers three; one in four wrong answers four; equally sure rows go together."""
+def test_thresholds_and_coverage_match_a_hand_calculation() -> None:
+    """Five rows, of which the two least confident are wrong.
+
+    An error limit of 0 answers three rows, 0.25 answers four; rows with equal confidence are answered together.
+    """
     sure, right = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([True, True, True, False, False])
     assert threshold_for(sure, right, 0.0) == 0.7
     assert threshold_for(sure, right, 0.25) == 0.6
     assert threshold_for(sure, right, 0.4) == 0.0
     assert threshold_for(sure, ~right, 0.1) is None
     assert threshold_for(np.array([0.9, 0.9]), np.array([True, False]), 0.1) is None
-    assert [one["error"] for one in risk_coverage_curve(sure, right)] == [0, 0, 0, 0.25, 0.4]
+    assert [point["error"] for point in risk_coverage_curve(sure, right)] == [0, 0, 0, 0.25, 0.4]
     points = operating_points((sure, right), (sure, right, np.arange(5).astype(str)), PARAMS)
-    assert [one.coverage and one.coverage.value for one in points] == [0.6] * 4
+    assert [point.coverage and point.coverage.value for point in points] == [0.6] * 4
 
 
-def test_rows_of_no_class_are_counted_where_they_would_be_answered() -> None:
-    """Two of four are surer than the limit; nothing is said without them; taken for `nothing`, they are not answered."""
+def test_out_of_scope_rows_above_the_threshold_are_counted() -> None:
+    """Two of four rows exceed the threshold.
 
-    def of(*sure: float) -> np.ndarray:
-        return np.array([[one, (1 - one) / 2, (1 - one) / 2] for one in sure])
+    Without such rows the result is None; rows predicted as the background class are not answered.
+    """
 
-    found = out_of_scope(of(0.9, 0.95), of(0.4, 0.41, 0.6, 0.97), 0.5, PARAMS, 0)
-    assert found is not None
-    assert (found.rows, found.coverage.value, found.auroc.value) == (4, 0.5, 0.75)
-    assert out_of_scope(of(0.9), np.zeros((0, 3)), 0.5, PARAMS, 0) is None
-    known = out_of_scope(of(0.9, 0.95), of(0.99, 0.98)[:, [1, 2, 0]], 0.5, PARAMS, 0, background_class=2)
-    assert known is not None
-    assert (known.coverage.value, known.auroc.value) == (0.0, 1.0)
+    def probabilities(*sure: float) -> np.ndarray:
+        return np.array([[confidence, (1 - confidence) / 2, (1 - confidence) / 2] for confidence in sure])
+
+    result = out_of_scope(probabilities(0.9, 0.95), probabilities(0.4, 0.41, 0.6, 0.97), 0.5, PARAMS, 0)
+    assert result is not None
+    assert (result.rows, result.coverage.value, result.auroc.value) == (4, 0.5, 0.75)
+    assert out_of_scope(probabilities(0.9), np.zeros((0, 3)), 0.5, PARAMS, 0) is None
+    with_background = out_of_scope(
+        probabilities(0.9, 0.95), probabilities(0.99, 0.98)[:, [1, 2, 0]], 0.5, PARAMS, 0, background_class=2
+    )
+    assert with_background is not None
+    assert (with_background.coverage.value, with_background.auroc.value) == (0.0, 1.0)

@@ -1,4 +1,4 @@
-"""What to do next: gains from the curve of labels, and which advice is given."""
+"""Next steps: gains from the learning curve, and which advice is given."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seedling.records.stage_notes import ReviewTime
 
 
 def falling(noise: float = 0.0) -> LearningCurveRecord:
-    """Errors .4 / sqrt(labels / 25) on a million rows, with a share of wrong labels beside them."""
+    """Errors 0.4 / sqrt(labels / 25) on a million rows, with a share of wrong labels."""
     points = [
         LearningCurvePointRecord(labels=labels, accuracy=estimate(1 - noise - 0.4 / (labels / 25) ** 0.5))
         for labels in (25, 50, 75, 100)
@@ -25,9 +25,10 @@ def falling(noise: float = 0.0) -> LearningCurveRecord:
     return LearningCurveRecord(labels=100, rows=1_000_000, points=tuple(points))
 
 
-def test_twice_the_labels_bring_what_the_power_law_says() -> None:
-    """Errors of a tenth that fall as labels^-1/2: twice as many labels leave .1 / sqrt 2; so too where a tenth of the labels that judged
-    was wrong, once that is known.
+def test_the_gain_of_twice_the_labels_follows_the_power_law() -> None:
+    """Errors of a tenth that fall as labels^-1/2: twice as many labels leave 0.1 / sqrt(2).
+
+    The same holds after correction for a tenth of wrong evaluation labels.
     """
     for noise in (0.0, 0.1):
         curve = Curve.of(falling(noise), 0.1, 100_000, noise, 0)
@@ -39,9 +40,10 @@ def test_twice_the_labels_bring_what_the_power_law_says() -> None:
     assert extrapolate(Curve.of(None, 0.1, 100, 0, 0), 0.9) == ()
 
 
-def test_advice_is_ranked_by_what_it_may_bring() -> None:
-    """Labels, mended labels and a step that surely costs, by their gains; what has no number stands last: a class with half of the errors and a
-    tenth of the labels, a slice.
+def test_advice_is_ranked_by_its_expected_gain() -> None:
+    """New labels, corrected labels and a harmful step by their gains.
+
+    Advice without a number comes last: a class with half of the errors and a tenth of the labels, and a slice.
     """
     steps = next_steps(
         Curve.of(falling(), 0.2, 1000, 0, 0),
@@ -65,24 +67,27 @@ def test_advice_is_ranked_by_what_it_may_bring() -> None:
         has_queue=True,
         training_data={"augment"},
     )
-    gains = {one.what: one.gain.value for one in reversed(steps) if one.gain}  # of the classes the best
+    gains = {step.what: step.gain.value for step in reversed(steps) if step.gain}  # of the classes the best
     assert gains["label"] == pytest.approx(0.2 * (1 - 2**-0.5), abs=5e-3)
     assert gains["check_labels"] == pytest.approx(0.2 * (1 - (1 / 0.64) ** -0.5), abs=5e-3)  # a fifth wrong: (1 - .2)^2
     assert gains["leave_out"] == pytest.approx(0.03)
-    told = [one.gain.value for one in steps if one.gain]
-    assert told == sorted(told, reverse=True)
-    assert [one.what for one in steps[-2:]] == ["collect_class", "slice"]
+    gain_values = [step.gain.value for step in steps if step.gain]
+    assert gain_values == sorted(gain_values, reverse=True)
+    assert [step.what for step in steps[-2:]] == ["collect_class", "slice"]
     assert "“a”" in steps[-2].text
-    minutes = {one.what: one.minutes for one in steps}
+    minutes = {step.what: step.minutes for step in steps}
     assert (minutes["label"], minutes["check_labels"]) == (10, 5)  # at ten rows a minute
-    assert any("augment.augmentations_per_row: 0" in one.how for one in steps)
+    assert any("augment.augmentations_per_row: 0" in step.how for step in steps)
 
 
-def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
-    """Thirty of a site's hundred labels are expected to be wrong, five of the folder's three hundred: with those mended a share of 5/400 is left of 35/400.
-    A rule of nine labels, all wrong, says too little, one that gave just the site's labels is not named beside it; a site that gave all labels is none among others.
+def test_the_source_with_most_wrong_labels_is_to_be_fixed() -> None:
+    """Thirty of a site's hundred labels are expected to be wrong, five of the folder's three hundred; fixing them
+    leaves a share of 5/400 of 35/400.
+
+    A rule with nine labels, all wrong, is too small; a rule with the same labels as the site is not listed; a site with
+    all labels has no other source to compare.
     """
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "rows": {},
         "label_issues": None,
         "errors": {},
@@ -99,18 +104,18 @@ def test_the_source_of_most_wrong_labels_is_to_be_fixed() -> None:
         LabelSource("rule", "tag", 9, 9.0),
         LabelSource("rule", "alt", 100, 30.0),
     ]
-    steps = [one for one in next_steps(curve, **asked, label_sources=labels) if one.what == "fix_source"]
-    assert [(one.text, one.minutes) for one in steps] == [("Fix the source bad.example", 2)]
+    steps = [step for step in next_steps(curve, **arguments, label_sources=labels) if step.what == "fix_source"]
+    assert [(step.text, step.minutes) for step in steps] == [("Fix the source bad.example", 2)]
     times = ((1 - 5 / 400) / (1 - 35 / 400)) ** 2
     assert steps[0].gain is not None
     assert steps[0].gain.value == pytest.approx(0.2 * (1 - times**-0.5), abs=2e-3)
     assert "30 of its 100" in steps[0].how
-    alone = next_steps(curve, **asked, label_sources=[LabelSource("source", "bad.example", 400, 90.0)])
-    assert "fix_source" not in [one.what for one in alone]
+    alone = next_steps(curve, **arguments, label_sources=[LabelSource("source", "bad.example", 400, 90.0)])
+    assert "fix_source" not in [step.what for step in alone]
 
 
-def test_an_encoder_for_photographs_and_labels_for_rare_classes_come_before_all_other_advice() -> None:
-    """Classes of 2 and 4 labels lack three and one of five; the class without any is named first."""
+def test_advice_on_photo_encoders_and_rare_classes_comes_first() -> None:
+    """Three classes with 4, 2 and no labels lack one, three and five; the class without any is named first."""
     steps = next_steps(
         Curve.of(falling(), 0.2, 1000, 0, 0),
         rows={"pool": 500, "train": 100},
@@ -128,12 +133,12 @@ def test_an_encoder_for_photographs_and_labels_for_rare_classes_come_before_all_
     assert "Fewer than 5 labels: d (0), c (2), b (4)." in steps[1].how
 
 
-def test_errors_are_counted_a_class() -> None:
-    """Two a's are wrong, no b."""
+def test_errors_are_counted_per_class() -> None:
+    """Two rows of a are wrong, none of b."""
     assert errors_by_class(np.array([False, True, False]), np.array([0, 1, 0]), ["a", "b"]) == {"a": 2, "b": 0}
 
 
-def test_only_labels_that_no_person_has_reviewed_are_left_to_check() -> None:
+def test_only_labels_without_a_human_review_are_left_to_check() -> None:
     """Of 100 labels, three are not reviewed, with 1.5 expected errors, of which the first two rows have 1.4."""
     budget = [
         ReviewTime(minutes=minutes, rows=rows, share=EstimateRecord(value=1.0, low=1.0, high=1.0))
@@ -148,7 +153,7 @@ def test_only_labels_that_no_person_has_reviewed_are_left_to_check() -> None:
     assert without_reviewed(None, [0.5]) is None
 
 
-def test_reviewed_labels_are_not_asked_again() -> None:
+def test_reviewed_labels_are_not_recommended_for_review() -> None:
     """All labels are reviewed, so the list of likely label errors is empty, and the advice to check it is not given."""
     curve = Curve.of(falling(), 0.2, 1000, 0, 0)
     budget = [ReviewTime(minutes=5, rows=100, share=EstimateRecord(value=1.0, low=1.0, high=1.0))]

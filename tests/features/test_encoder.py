@@ -1,4 +1,6 @@
-"""Encoders: small ones of random weights, made here as transformers saves them, against transformers' own forward."""
+"""Encoders: small ones with random weights, saved as transformers saves them, compared with transformers' own forward
+pass.
+"""
 
 from __future__ import annotations
 
@@ -33,39 +35,41 @@ def load(folder: Path, modality: Modality, **more: Any) -> Encoder:
     return load_encoder(EncoderHandle(EncoderParams(model=str(folder), **more), modality, folder))
 
 
-def test_texts_are_the_mean_of_their_tokens_as_transformers_gives_them_one_by_one(of_texts: Path) -> None:
-    """Batches of equal length change nothing beyond float16's last digit; rows come back in their order."""
-    (found,) = load(of_texts, "text").encode(TEXTS)
+def test_text_features_are_the_mean_of_the_tokens_of_each_text_alone(of_texts: Path) -> None:
+    """Batching changes nothing beyond the last digit of float16; rows are returned in their order."""
+    (features,) = load(of_texts, "text").encode(TEXTS)
     model = BertModel.from_pretrained(of_texts).eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(of_texts)
     with torch.inference_mode():
         alone = [
-            model(**tokenizer(one, return_tensors="pt", return_token_type_ids=False)).last_hidden_state.mean(1)
-            for one in TEXTS
+            model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).last_hidden_state.mean(1)
+            for text in TEXTS
         ]
     expected = torch.nn.functional.normalize(torch.cat(alone), dim=1).numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(features, expected, atol=1e-3)
 
 
 @pytest.mark.slow
-def test_images_are_pooled_as_transformers_pools_them_with_norms_folded_in(of_images: Path) -> None:
-    """The plain model on the same tensors, batch normalizations unfused; the colors' histograms stand behind."""
+def test_image_features_are_pooled_as_in_transformers_with_batch_norms_fused(of_images: Path) -> None:
+    """The reference is the model with unfused batch normalizations on the same tensors; color histograms follow the
+    encoder's features.
+    """
     encoder = load(of_images, "image")
-    (found,) = encoder.encode(IMAGES)
+    (features,) = encoder.encode(IMAGES)
     plain = MobileNetV2Model.from_pretrained(of_images).eval()
     from seedling.media.images import decode
 
     with torch.inference_mode():
-        expected = plain(encoder.prepare([decode(one) for one in IMAGES])).pooler_output.numpy()
-    assert found.shape == (5, expected.shape[1] + COLOR_COLUMNS)
-    np.testing.assert_allclose(found[:, :-COLOR_COLUMNS], expected, atol=2e-3)
+        expected = plain(encoder.prepare([decode(content) for content in IMAGES])).pooler_output.numpy()
+    assert features.shape == (5, expected.shape[1] + COLOR_COLUMNS)
+    np.testing.assert_allclose(features[:, :-COLOR_COLUMNS], expected, atol=2e-3)
     np.testing.assert_allclose(
-        (found[:, -COLOR_COLUMNS:] ** 2).sum(axis=1), 3.0, atol=0.01
+        (features[:, -COLOR_COLUMNS:] ** 2).sum(axis=1), 3.0, atol=0.01
     )  # three histograms, each sums to 1
 
 
-def test_batch_norms_are_folded_only_where_the_function_stays() -> None:
-    """A layer that uses its norm before its convolution keeps both."""
+def test_batch_norms_are_fused_only_if_the_function_stays_the_same() -> None:
+    """A layer that applies its norm before its convolution keeps both."""
 
     class Odd(torch.nn.Module):
         def __init__(self) -> None:
@@ -75,8 +79,8 @@ def test_batch_norms_are_folded_only_where_the_function_stays() -> None:
             self.config = type("Config", (), {"num_channels": 3})()
 
         def forward(self, pixel_values: torch.Tensor) -> object:
-            made = self.convolution(self.norm(pixel_values))
-            return type("Made", (), {"last_hidden_state": made})()
+            hidden = self.convolution(self.norm(pixel_values))
+            return type("Made", (), {"last_hidden_state": hidden})()
 
     odd = Odd().eval()
     assert odd.norm.running_mean is not None and odd.norm.running_var is not None
@@ -86,93 +90,97 @@ def test_batch_norms_are_folded_only_where_the_function_stays() -> None:
     assert isinstance(odd.norm, torch.nn.BatchNorm2d)
 
 
-def test_the_whole_frame_is_shown() -> None:
-    """What stands at the left edge of a wide image is seen, which a center crop would cut off."""
+def test_the_whole_frame_is_encoded() -> None:
+    """The left edge of a wide image is part of the input; a center crop would cut it off."""
     wide = np.zeros((20, 100, 3), dtype=np.uint8)
     wide[:, :10] = 255
-    made = Preparation.of({"crop_size": {"height": 10, "width": 10}, "image_mean": [0.0] * 3, "image_std": [1.0] * 3})(
-        [wide]
-    )
-    assert made.shape == (1, 3, 10, 10)
-    assert made[0, 0, :, 0].min() == 1.0
-    assert made[0, 0, :, 1:].max() == 0.0
+    prepared = Preparation.of(
+        {"crop_size": {"height": 10, "width": 10}, "image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    )([wide])
+    assert prepared.shape == (1, 3, 10, 10)
+    assert prepared[0, 0, :, 0].min() == 1.0
+    assert prepared[0, 0, :, 1:].max() == 0.0
 
 
 def test_rows_are_encoded_once(of_texts: Path, tmp_path: Path) -> None:
-    """The second time nothing is read; a new row alone is."""
-    encoder, cache, asked = load(of_texts, "text"), FeatureCache(tmp_path, "key"), []
+    """The second call reads only the new row."""
+    encoder, cache, reads = load(of_texts, "text"), FeatureCache(tmp_path, "key"), []
     piece = EncodePiece(EncoderHandle(EncoderParams(model=str(of_texts)), "text", of_texts), encoder.key, 64.0)
 
     def read(ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-        asked.append(list(ids))
-        return ((one, TEXTS[int(one)]) for one in reversed(ids))
+        reads.append(list(ids))
+        return ((row_id, TEXTS[int(row_id)]) for row_id in reversed(ids))
 
     first = encode_rows(lambda: encoder, ["0", "1", "2"], read, cache, piece)
     again = encode_rows(lambda: encoder, ["2", "3", "0"], read, cache, piece)
-    assert asked == [["0", "1", "2"], ["3"]]
+    assert reads == [["0", "1", "2"], ["3"]]
     assert (again[[2, 0]] == first[[0, 2]]).all()
 
 
-def test_a_texts_words_are_counted_once_and_forgotten_when_others_are_learnt(of_texts: Path, tmp_path: Path) -> None:
-    """Kept rows come back to the bit, after saving and loading too, without being read; fitting on others leaves one file."""
-    asked: list[list[str]] = []
+def test_tfidf_features_are_cached_and_removed_after_fitting_on_other_texts(of_texts: Path, tmp_path: Path) -> None:
+    """Cached rows are bitwise equal, also after saving and loading, without reading texts; fitting on other rows leaves
+    one file.
+    """
+    reads: list[list[str]] = []
 
     def read(ids: Sequence[str]) -> Iterator[tuple[str, str]]:
-        asked.append(list(ids))
-        return ((one, TEXTS[int(one)]) for one in ids)
+        reads.append(list(ids))
+        return ((row_id, TEXTS[int(row_id)]) for row_id in ids)
 
     ids = [str(number) for number in range(len(TEXTS))]
     maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", tmp_path))
-    made = maker.of_rows(ids, read, fit=True).features
+    features = maker.of_rows(ids, read, fit=True).features
     (tmp_path / "models" / "0").mkdir(parents=True)
     save_features(maker, tmp_path / "models" / "0")
-    asked.clear()
+    reads.clear()
     again = load_features(tmp_path / "models" / "0", "text", tmp_path).of_rows(ids[::-1], read, fit=False).features
-    assert (again[::-1] == made).all()
-    assert asked == []
+    assert (again[::-1] == features).all()
+    assert reads == []
     alone = load_features(tmp_path / "models" / "0", "text", tmp_path).transform([TEXTS[0]]).features
-    np.testing.assert_allclose(alone[0], made[0], atol=1e-6)
+    np.testing.assert_allclose(alone[0], features[0], atol=1e-6)
     EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", tmp_path)).of_rows(
         ids[:3], read, fit=True
     )
     assert len(list((tmp_path / ".seedling" / "features").glob("words-*"))) == 1
 
 
-def test_texts_that_share_no_word_have_features(of_texts: Path, tmp_path: Path) -> None:
-    """No term is in two texts, as in a language without spaces, or there is no word at all: the encoder's features remain."""
+def test_texts_without_shared_words_have_features(of_texts: Path, tmp_path: Path) -> None:
+    """No term is in two texts, as in a language without spaces, or there are no words at all: the encoder's features
+    remain.
+    """
     for texts in (["红苹果", "绿汽车", "快跑"], ["!!!", "???", "..."]):
         maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", tmp_path))
-        made = maker.fit_transform(texts).features
-        assert np.isfinite(made).all()
-        assert len(made) == 3
+        features = maker.fit_transform(texts).features
+        assert np.isfinite(features).all()
+        assert len(features) == 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("modality", ["text", "image"])
-def test_encoded_features_come_back_from_disk(
+def test_encoded_features_are_the_same_after_loading(
     modality: Modality, of_texts: Path, of_images: Path, tmp_path: Path
 ) -> None:
-    """Length 1; colors weigh a quarter of the encoder, words half of it; the saved maker gives the same rows."""
+    """Rows have norm 1; colors weigh a quarter of the encoder, words half; the loaded maker gives the same rows."""
     folder, payloads = (of_texts, TEXTS) if modality == "text" else (of_images, IMAGES)
     maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(folder)), modality, tmp_path))
-    made = maker.fit_transform(payloads).features
-    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1.0, atol=1e-5)
+    features = maker.fit_transform(payloads).features
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1.0, atol=1e-5)
     if modality == "text":  # the narrow encoder gives equal features of all images
         n_encoder, factor = maker.encoder_block
-        weight = np.linalg.norm(made[:, n_encoder:], axis=1) / np.linalg.norm(made[:, :n_encoder], axis=1)
+        weight = np.linalg.norm(features[:, n_encoder:], axis=1) / np.linalg.norm(features[:, :n_encoder], axis=1)
         np.testing.assert_allclose(weight, 0.5, rtol=1e-4)
-        np.testing.assert_allclose(np.linalg.norm(factor * made[:, :n_encoder], axis=1), 1.0, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(factor * features[:, :n_encoder], axis=1), 1.0, atol=1e-5)
     (tmp_path / "models" / "0").mkdir(parents=True)
     save_features(maker, tmp_path / "models" / "0")
     loaded = load_features(tmp_path / "models" / "0", modality, tmp_path)
     assert isinstance(loaded, EncodedFeatures)
     assert loaded.surface_weight == {"text": 0.5, "image": 0.25}[modality]
     assert loaded.views == {"text": ("whole",), "image": ("whole", "center", "padded")}[modality]
-    np.testing.assert_allclose(loaded.transform(payloads).features, made, atol=1e-6)
+    np.testing.assert_allclose(loaded.transform(payloads).features, features, atol=1e-6)
 
 
-def test_only_a_quick_run_sees_the_whole_image_alone(of_images: Path, tmp_path: Path) -> None:
-    """So does a model whose features.json has no views, since an earlier version wrote it."""
+def test_only_a_quick_run_encodes_the_whole_image_alone(of_images: Path, tmp_path: Path) -> None:
+    """So does a model whose features.json has no views, because an earlier version wrote it."""
     handle = EncoderHandle(EncoderParams(model=str(of_images)), "image", tmp_path)
     for effort, n_views in (("quick", 1), ("normal", 3), ("thorough", 3)):
         config = WorkspaceConfig.model_validate({"modality": "image", "effort": effort})
@@ -185,8 +193,10 @@ def test_only_a_quick_run_sees_the_whole_image_alone(of_images: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_several_views_of_an_image_are_averaged_as_rows_of_length_1(of_images: Path, tmp_path: Path) -> None:
-    """Each view by transformers' model, batch normalizations unfused; the features of one view have their own cache."""
+def test_several_views_of_an_image_are_averaged_as_unit_vectors(of_images: Path, tmp_path: Path) -> None:
+    """Each view by transformers' model with unfused batch normalizations; the features of one view have a cache of
+    their own.
+    """
     from seedling.media.images import decode, view_of
 
     encoder = load(of_images, "image")
@@ -213,31 +223,31 @@ def test_several_views_of_an_image_are_averaged_as_rows_of_length_1(of_images: P
         np.testing.assert_allclose(by_ids, maker.transform(IMAGES).features, atol=1e-6)
 
 
-def test_a_rows_features_do_not_depend_on_the_rows_beside_it(of_texts: Path, of_images: Path) -> None:
-    """To the bit: alone, in another order, and among others."""
+def test_a_rows_features_do_not_depend_on_the_other_rows_of_the_batch(of_texts: Path, of_images: Path) -> None:
+    """They are bitwise equal alone, in another order, and among others."""
     for encoder, payloads in ((load(of_texts, "text"), TEXTS), (load(of_images, "image"), IMAGES)):
         (together,) = encoder.encode(payloads)
         (turned,) = encoder.encode(payloads[::-1])
-        alone = np.concatenate([next(encoder.encode([one])) for one in payloads])
+        alone = np.concatenate([next(encoder.encode([payload])) for payload in payloads])
         assert (together == alone).all()
         assert (turned[::-1] == together).all()
 
 
-def test_a_text_of_no_known_token_has_features(of_texts: Path) -> None:
-    """A tokenizer that leaves nothing of a text must not stop the line."""
-    (found,) = load(of_texts, "text").encode(["", "red"])
-    assert np.isfinite(found).all()
+def test_a_text_without_known_tokens_has_features(of_texts: Path) -> None:
+    """A text for which the tokenizer returns no tokens does not stop the pipeline."""
+    (features,) = load(of_texts, "text").encode(["", "red"])
+    assert np.isfinite(features).all()
 
 
-def test_another_encoder_than_the_models_own_is_refused(of_texts: Path, tmp_path: Path) -> None:
-    """The model's features would mean something else."""
+def test_an_encoder_that_differs_from_the_models_is_refused(of_texts: Path, tmp_path: Path) -> None:
+    """The model's features would have another meaning."""
     maker = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", tmp_path), key="another")
     with pytest.raises(InputError, match="no longer the one"):
         maker.fit_transform(TEXTS)
 
 
 def test_bad_encoders_are_explained(of_texts: Path, of_images: Path, tmp_path: Path) -> None:
-    """Another modality, no weights, no config, no folder, other weights than the pinned ones."""
+    """Another modality, missing weights, missing config, missing folder, and weights that differ from the pinned ones."""
     with pytest.raises(InputError, match="is a model of images, but the workspace's modality is text"):
         load(of_images, "text")
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
@@ -252,8 +262,8 @@ def test_bad_encoders_are_explained(of_texts: Path, of_images: Path, tmp_path: P
         load(of_texts, "text", sha256="0" * 64)
 
 
-def test_without_a_network_the_hub_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub that does not answer names the remedies."""
+def test_an_unreachable_hub_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the ways to fix it."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="cannot be downloaded from the Hub"):
         find_pretrained(EncoderParams(model="somebody/something"), tmp_path, "text")
@@ -261,29 +271,29 @@ def test_without_a_network_the_hub_is_explained(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 @pytest.mark.skipif(minilm_folder() is None, reason="the package of all-MiniLM-L6-v2 is not installed")
-def test_minilm_is_the_published_one_and_agrees_with_sentence_transformers() -> None:
-    """The package's weights hash to the published model's; its own library gives the same sentences' features."""
+def test_minilm_is_the_published_model_and_agrees_with_sentence_transformers() -> None:
+    """The package's weights have the published hash, and sentence-transformers gives the same features."""
     from sentence_transformers import SentenceTransformer
 
     folder = minilm_folder()
     assert folder is not None
     assert weights_sha256(folder) == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-    (found,) = load_encoder(EncoderHandle(EncoderParams(model=MINILM), "text", folder)).encode(TEXTS)
-    np.testing.assert_allclose(found, SentenceTransformer(str(folder)).encode(TEXTS), atol=1e-3)
+    (features,) = load_encoder(EncoderHandle(EncoderParams(model=MINILM), "text", folder)).encode(TEXTS)
+    np.testing.assert_allclose(features, SentenceTransformer(str(folder)).encode(TEXTS), atol=1e-3)
 
 
 def test_near_words_are_those_with_near_vectors(of_texts: Path) -> None:
-    """Against a full sort by hand, of a vocabulary whose vectors are set; words in pieces and short ones have none."""
+    """Compared with a full sort of all cosines; words of several tokens and short words have no neighbors."""
     encoder = EncodedFeatures(EncoderHandle(EncoderParams(model=str(of_texts)), "text", of_texts)).encoder
-    known = encoder.prepare.get_vocab()
-    words = sorted(word for word in known if word.isalpha() and word.islower() and len(word) >= 4)
+    vocabulary = encoder.prepare.get_vocab()
+    words = sorted(word for word in vocabulary if word.isalpha() and word.islower() and len(word) >= 4)
     assert len(words) >= 3
-    vectors = encoder.model.get_input_embeddings().weight.detach().numpy()[[known[word] for word in words]]
+    vectors = encoder.model.get_input_embeddings().weight.detach().numpy()[[vocabulary[word] for word in words]]
     vectors = vectors - vectors.mean(axis=0)
     cosine = (vectors @ vectors.T) / np.outer(*[np.linalg.norm(vectors, axis=1)] * 2)
-    found = encoder.near_words([*words, "zzzz", "the"], max_per_word=2, min_cosine=-1.0)
-    assert set(found) == set(words)
+    near = encoder.near_words([*words, "zzzz", "the"], max_per_word=2, min_cosine=-1.0)
+    assert set(near) == set(words)
     for row, word in enumerate(words):
-        order = [words[one] for one in np.argsort(-cosine[row]) if one != row]
-        assert found[word] == order[:2]
+        order = [words[index] for index in np.argsort(-cosine[row]) if index != row]
+        assert near[word] == order[:2]
     assert encoder.near_words(words, max_per_word=2, min_cosine=1.1) == {}

@@ -1,4 +1,4 @@
-"""An encoder of the Hub, fetched by the Hub's own library from a server on loopback that speaks its protocol."""
+"""An encoder of the Hugging Face Hub, fetched by huggingface_hub from a loopback server with the Hub's protocol."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ FETCH_NEWEST = FETCH.replace('revision="v1"', "**PINS")
 
 @pytest.fixture
 def hub(of_images: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serves the folder as some/encoder; gives the address and the paths that were asked for."""
-    asked: list[str] = []
+    """Serves the folder as some/encoder; returns the server's URL and the list of requests."""
+    requests: list[str] = []
     (of_images / "pytorch_model.bin").write_bytes(b"a pickle, which nobody wants")
 
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            asked.append(f"{self.command} {path}")
-            files = sorted(one for one in of_images.iterdir() if one.is_file())
-            if path in {f"/api/models/some/encoder/revision/{one}" for one in ("v1", "main")}:
-                names = [{"rfilename": one.name} for one in files]
+            requests.append(f"{self.command} {path}")
+            files = sorted(path for path in of_images.iterdir() if path.is_file())
+            if path in {f"/api/models/some/encoder/revision/{revision}" for revision in ("v1", "main")}:
+                names = [{"rfilename": file.name} for file in files]
                 content = json.dumps({"id": "some/encoder", "sha": COMMIT, "siblings": names}).encode()
             elif path == f"/api/models/some/encoder/tree/{COMMIT}":
                 entries = [
-                    {"type": "file", "path": one.name, "size": one.stat().st_size, "oid": one.name} for one in files
+                    {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": file.name} for file in files
                 ]
                 content = json.dumps(entries).encode()
             elif path.startswith(f"/some/encoder/resolve/{COMMIT}/"):
@@ -63,31 +63,31 @@ def hub(of_images: Path) -> Iterator[tuple[str, list[str]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
+    yield f"http://127.0.0.1:{server.server_port}", requests
     server.shutdown()
     (of_images / "pytorch_model.bin").unlink()
 
 
 @pytest.mark.slow
-def test_an_encoder_of_the_hub_is_fetched_once_and_without_pickles(
+def test_an_encoder_of_the_hub_is_downloaded_once_and_without_pickle_files(
     hub: tuple[str, list[str]], of_images: Path, tmp_path: Path
 ) -> None:
-    """The weights and settings of the pinned revision arrive whole; a second time no file is sent again."""
-    address, asked = hub
+    """The weights and settings of the pinned revision are complete; a second call requests no file."""
+    address, requests = hub
     env = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     folders, sent = [], []
     for _ in range(2):
-        asked.clear()
+        requests.clear()
         command = [sys.executable, "-c", FETCH]
-        said = subprocess.run(command, env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-        assert said.returncode == 0, said.stderr
-        folders.append(Path(said.stdout.strip()))
-        sent.append([one for one in asked if one.startswith("GET /some/encoder/resolve/")])
+        completed = subprocess.run(command, env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+        assert completed.returncode == 0, completed.stderr
+        folders.append(Path(completed.stdout.strip()))
+        sent.append([request for request in requests if request.startswith("GET /some/encoder/resolve/")])
     assert folders[0] == folders[1]
     weights = "model.safetensors"
     assert (folders[0] / weights).read_bytes() == (of_images / weights).read_bytes()
-    assert {Path(one).name for one in sent[0]} >= {weights, "config.json", "preprocessor_config.json"}
-    assert not any("pytorch_model" in one for one in sent[0])
+    assert {Path(request).name for request in sent[0]} >= {weights, "config.json", "preprocessor_config.json"}
+    assert not any("pytorch_model" in request for request in sent[0])
     assert sent[1] == []
 
 
@@ -101,10 +101,10 @@ def test_an_encoder_of_the_hub_is_fetched_once_and_without_pickles(
         (f"{{'sha256': {'a' * 64!r}}}", False),
     ],
 )
-def test_an_encoder_that_nothing_pins_is_warned_of(
+def test_an_unpinned_encoder_logs_a_warning(
     hub: tuple[str, list[str]], tmp_path: Path, pins: str, is_warned: bool
 ) -> None:
-    """With the commit that pins it; a revision or a hash of the weights is enough."""
+    """The warning has the commit to pin; a revision or a hash of the weights is enough."""
     env = {**os.environ, "HF_ENDPOINT": hub[0], "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-c", f"PINS = {pins}\n{FETCH_NEWEST}"]
     done = subprocess.run(command, env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True)

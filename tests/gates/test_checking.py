@@ -33,7 +33,7 @@ ROWS = pd.DataFrame(
 
 
 def frame_of(rows: GatedRows) -> pd.DataFrame:
-    """All columns that a gate sees."""
+    """All columns that a gate reads."""
     return rows.read(rows.columns)
 
 
@@ -42,7 +42,7 @@ def write(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_expectations_run_by_great_expectations_own_names(tmp_path: Path) -> None:
+def test_expectations_run_by_their_great_expectations_names(tmp_path: Path) -> None:
     """One passes and one fails, with the observed value and the row's id."""
     gates = load_gates(
         write(
@@ -94,7 +94,7 @@ def test_an_invalid_gates_file_is_explained(tmp_path: Path, text: str, message: 
 
 
 def test_the_message_of_a_failed_gate_states_what_to_do(tmp_path: Path) -> None:
-    """Stage, expectation, observed value, limit, rows, quarantine, remedy."""
+    """Stage, expectation, observed value, limit, rows, quarantine, fix."""
     gates = load_gates(write(tmp_path, "augment: [expect_column_values_to_be_between: {column: x, max_value: 5}]"))
     message = explain(
         "augment",
@@ -140,8 +140,8 @@ def test_metrics_that_a_gate_names_are_computed_for_any_stage(tmp_path: Path) ->
     folder = generation(
         tmp_path / "g", [*rows_of("two words", "<b>now</b>", "x@y.org"), *rows_of("z", label="y", start=3)]
     )
-    wanted = {"text", "words", "markup", "personal_data", "class_share"}
-    frame = frame_of(gated_rows("scrape", GateInput(folder), wanted)).set_index("text")
+    columns = {"text", "words", "markup", "personal_data", "class_share"}
+    frame = frame_of(gated_rows("scrape", GateInput(folder), columns)).set_index("text")
     assert frame["words"].to_dict() == {"two words": 2, "<b>now</b>": 1, "x@y.org": 1, "z": 1}
     assert frame["markup"].tolist() == [False, True, False, False]
     assert frame["personal_data"].tolist() == [False, False, True, False]
@@ -183,14 +183,14 @@ def test_the_generation_on_disk_is_preferred_to_the_saved_one(tmp_path: Path) ->
     """The saved file has only labels and is older: drift is tested against the generation on disk."""
     standing = generation(tmp_path / "standing", rows_of(*["word " * (1 + n % 7) for n in range(60)]))
     now = generation(tmp_path / "now", rows_of(*["word " * (20 + n % 7) for n in range(60)], start=200))
-    memory, wanted = tmp_path / "memory.parquet", {"rows_change"}
+    memory, columns = tmp_path / "memory.parquet", {"rows_change"}
     old = generation(tmp_path / "old", rows_of("a", "b"))
-    save_for_comparison(gated_rows("scrape", GateInput(old), wanted), wanted, memory)
-    found = frame_of(
+    save_for_comparison(gated_rows("scrape", GateInput(old), columns), columns, memory)
+    frame = frame_of(
         gated_rows("scrape", GateInput(now, last=standing, memory=memory), {"drift_p_value", "rows_change"})
     )
-    assert found["drift_p_value"].max() < 1e-6
-    assert set(found["rows_change"]) == {1.0}
+    assert frame["drift_p_value"].max() < 1e-6
+    assert set(frame["rows_change"]) == {1.0}
 
 
 def test_a_generation_is_compared_with_the_previous_one(tmp_path: Path) -> None:
@@ -199,12 +199,12 @@ def test_a_generation_is_compared_with_the_previous_one(tmp_path: Path) -> None:
     now = generation(
         tmp_path / "now", [*rows_of("a", label="x"), *rows_of("b", "c", label="y", start=1), *rows_of("d", start=3)]
     )
-    wanted = {"rows_change", "label_flipped", "class_share_change", "drift_p_value"}
-    frame = frame_of(gated_rows("scrape", GateInput(now, last=last), wanted))
+    columns = {"rows_change", "label_flipped", "class_share_change", "drift_p_value"}
+    frame = frame_of(gated_rows("scrape", GateInput(now, last=last), columns))
     assert set(frame["rows_change"]) == {2.0}
     assert frame["label_flipped"].tolist() == [False, True, False, False]
     assert set(frame["class_share_change"]) == {0.5}
-    first = frame_of(gated_rows("scrape", GateInput(now, last=tmp_path / "nothing"), wanted))
+    first = frame_of(gated_rows("scrape", GateInput(now, last=tmp_path / "nothing"), columns))
     assert (
         (first["rows_change"] == 1).all() and (first["drift_p_value"] == 1).all() and not first["label_flipped"].any()
     )
@@ -216,9 +216,9 @@ def test_drift_is_found_if_texts_become_longer(tmp_path: Path) -> None:
     last = generation(tmp_path / "last", rows_of(*["word " * (1 + n % 7) for n in range(60)]))
     same = generation(tmp_path / "same", rows_of(*["term " * (1 + n % 7) for n in range(60)], start=100))
     longer = generation(tmp_path / "longer", rows_of(*["word " * (20 + n % 7) for n in range(60)], start=200))
-    wanted = {"drift_p_value"}
-    assert frame_of(gated_rows("scrape", GateInput(same, last=last), wanted))["drift_p_value"].max() > 0.5
-    assert frame_of(gated_rows("scrape", GateInput(longer, last=last), wanted))["drift_p_value"].max() < 1e-9
+    columns = {"drift_p_value"}
+    assert frame_of(gated_rows("scrape", GateInput(same, last=last), columns))["drift_p_value"].max() > 0.5
+    assert frame_of(gated_rows("scrape", GateInput(longer, last=last), columns))["drift_p_value"].max() < 1e-9
 
 
 def test_checks_that_compare_generations_are_stored_outside_of_them(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def expect_column_values_to_break(values):
 """
 
 
-def test_a_users_own_function_is_an_expectation(tmp_path: Path) -> None:
+def test_a_function_of_the_user_is_an_expectation(tmp_path: Path) -> None:
     """Of 1, 2 and 9, 2 is even, and only 9 is above 5; `mostly` works as in Great Expectations."""
     (tmp_path / "expectations.py").write_text(OWN, encoding="utf-8")
     lines = [
@@ -309,12 +309,12 @@ def test_row_conditions_and_computed_columns_can_be_combined(tmp_path: Path) -> 
 def test_values_are_saved_for_the_next_comparison(tmp_path: Path) -> None:
     """Labels are saved if labels are compared, metrics too if drift is tested, and nothing without comparisons."""
     folder, memory = generation(tmp_path / "g", rows_of("a b", "c")), tmp_path / "memory.parquet"
-    for wanted, kept in (
+    for columns, kept in (
         ({"id"}, None),
         ({"label_flipped"}, {"id", "label"}),
         ({"drift_p_value"}, {"words", "mojibake"}),
     ):
-        save_for_comparison(gated_rows("scrape", GateInput(folder), wanted), wanted, memory)
+        save_for_comparison(gated_rows("scrape", GateInput(folder), columns), columns, memory)
         assert memory.is_file() is (kept is not None)
         assert kept is None or kept <= set(pd.read_parquet(memory).columns)
     assert pd.read_parquet(memory)["words"].tolist() == [2, 1]
@@ -325,8 +325,8 @@ def test_values_are_saved_for_the_next_comparison(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gives", ["None", "values[:1] > 0", "['yes'] * len(values)", "True"])
 def test_an_expectation_that_does_not_return_a_boolean_per_value_never_passes(tmp_path: Path, gives: str) -> None:
     """It returns None, too few values, strings, or a single boolean."""
-    own = f"def expect_column_values_to_answer(values):\n    return {gives}\n"
-    (tmp_path / "expectations.py").write_text(own, encoding="utf-8")
+    function_source = f"def expect_column_values_to_answer(values):\n    return {gives}\n"
+    (tmp_path / "expectations.py").write_text(function_source, encoding="utf-8")
     gates = load_gates(write(tmp_path, "augment: [expect_column_values_to_answer: {column: x}]"))
     result = check("augment", GatedRows.of(ROWS), gates, tmp_path, import_user_expectations(tmp_path))[-1]
     assert result.stops and "could not be evaluated: TypeError" in result.observed

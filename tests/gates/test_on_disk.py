@@ -1,4 +1,4 @@
-"""Gates over rows on disk: the results are those of one frame in memory, and memory stays flat."""
+"""Gates over rows on disk: the results equal those of one frame in memory, and memory use stays constant."""
 
 from __future__ import annotations
 
@@ -57,21 +57,24 @@ EXPECTATIONS: list[tuple[str, dict[str, Any]]] = [
     ("expect_table_columns_to_match_set", {"column_set": ["id", "made"], "exact_match": False}),
     ("expect_column_to_exist", {"column": "share"}),
     *(
-        ("expect_column_values_to_be_unique", {"column": one})
-        for one in ("id", "key", "word", "whole", "share", "nothing", "made")
+        ("expect_column_values_to_be_unique", {"column": column})
+        for column in ("id", "key", "word", "whole", "share", "nothing", "made")
     ),
     ("expect_compound_columns_to_be_unique", {"column_list": ["key", "label"]}),
     *(
-        ("expect_compound_columns_to_be_unique", {"column_list": ["word", "label"], "ignore_row_if": one})
-        for one in ("all_values_are_missing", "any_value_is_missing", "never")
+        ("expect_compound_columns_to_be_unique", {"column_list": ["word", "label"], "ignore_row_if": condition})
+        for condition in ("all_values_are_missing", "any_value_is_missing", "never")
     ),
     ("expect_compound_columns_to_be_unique", {"column_list": ["count", "share"]}),
     ("expect_select_column_values_to_be_unique_within_record", {"column_list": ["word", "label"]}),
     *(
-        ("expect_column_values_to_not_be_null", {"column": one, "mostly": 0.9})
-        for one in ("key", "word", "share", "count", "made", "nothing")
+        ("expect_column_values_to_not_be_null", {"column": column, "mostly": 0.9})
+        for column in ("key", "word", "share", "count", "made", "nothing")
     ),
-    *(("expect_column_values_to_be_null", {"column": one, "mostly": 0.5}) for one in ("label", "nothing", "perhaps")),
+    *(
+        ("expect_column_values_to_be_null", {"column": column, "mostly": 0.5})
+        for column in ("label", "nothing", "perhaps")
+    ),
     ("expect_column_values_to_be_in_set", {"column": "label", "value_set": ["a", "b"]}),
     ("expect_column_values_to_be_in_set", {"column": "count", "value_set": [0, 1, 2, 3], "mostly": 0.8}),
     ("expect_column_values_to_be_in_set", {"column": "perhaps", "value_set": [True]}),
@@ -90,8 +93,8 @@ EXPECTATIONS: list[tuple[str, dict[str, Any]]] = [
     ("expect_column_value_lengths_to_be_between", {"column": "word", "min_value": 1, "max_value": 7}),
     ("expect_column_value_lengths_to_equal", {"column": "key", "value": 4}),
     *(
-        ("expect_column_values_to_be_of_type", {"column": one, "type_": kind})
-        for one, kind in (
+        ("expect_column_values_to_be_of_type", {"column": column, "type_": kind})
+        for column, kind in (
             ("count", "float64"),
             ("whole", "int64"),
             ("word", "str"),
@@ -104,20 +107,20 @@ EXPECTATIONS: list[tuple[str, dict[str, Any]]] = [
     ("expect_column_values_to_be_decreasing", {"column": "count"}),
     ("expect_column_value_z_scores_to_be_less_than", {"column": "whole", "threshold": 1.5, "double_sided": True}),
     *(
-        ("expect_column_unique_value_count_to_be_between", {"column": one, "min_value": 2, "max_value": 5})
-        for one in ("label", "count", "share", "nothing")
+        ("expect_column_unique_value_count_to_be_between", {"column": column, "min_value": 2, "max_value": 5})
+        for column in ("label", "count", "share", "nothing")
     ),
     ("expect_column_proportion_of_unique_values_to_be_between", {"column": "key", "min_value": 0.9}),
     *(
-        ("expect_column_distinct_values_to_be_in_set", {"column": one, "value_set": ["a", "b", "c"]})
-        for one in ("label", "word")
+        ("expect_column_distinct_values_to_be_in_set", {"column": column, "value_set": ["a", "b", "c"]})
+        for column in ("label", "word")
     ),
     ("expect_column_distinct_values_to_contain_set", {"column": "label", "value_set": ["a", "z"]}),
     ("expect_column_distinct_values_to_equal_set", {"column": "count", "value_set": [0, 1, 2, 3, 4]}),
     ("expect_column_most_common_value_to_be_in_set", {"column": "label", "value_set": ["a"]}),
     *(
-        (f"expect_column_{one}_to_be_between", {"column": column, "min_value": 0, "max_value": 60})
-        for one in ("max", "min", "mean", "median", "sum", "stdev")
+        (f"expect_column_{statistic}_to_be_between", {"column": column, "min_value": 0, "max_value": 60})
+        for statistic in ("max", "min", "mean", "median", "sum", "stdev")
         for column in ("share", "count", "made")
     ),
     (
@@ -161,24 +164,24 @@ EXPECTATIONS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, GatedRows]:
-    """The rows as one frame, and in five files, two of which are one part."""
+    """The rows as one frame, and in five files of which two form one part."""
     folder, table = tmp_path_factory.mktemp("rows"), pa.table(columns())
     files, counts = [], []
     for first in range(0, ROWS, ROWS_PER_FILE):
         files.append(folder / f"part{first:02d}.parquet")
         pq.write_table(table.slice(first, ROWS_PER_FILE), files[-1])
         counts.append(min(ROWS_PER_FILE, ROWS - first))
-    made = pd.DataFrame({"made": np.arange(ROWS) % 17})
+    made_frame = pd.DataFrame({"made": np.arange(ROWS) % 17})
     frame = pd.DataFrame({name: pd.Series(column.to_pylist(), dtype=object) for name, column in columns().items()})
     kind: Any
     for name, kind in (("count", float), ("whole", "int64"), ("share", "float32"), ("flag", bool)):
         frame[name] = frame[name].astype(kind)
-    frame["made"] = made["made"]
-    return frame, GatedRows(StoredRows(tuple(files), tuple(counts)), tuple(columns()), made, rows_at_once=20)
+    frame["made"] = made_frame["made"]
+    return frame, GatedRows(StoredRows(tuple(files), tuple(counts)), tuple(columns()), made_frame, rows_at_once=20)
 
 
 def results_of(rows: pd.DataFrame | GatedRows, expectations: list[tuple[str, dict[str, Any]]]) -> list[Any]:
-    """Great Expectations' result of each expectation, of a frame with its own engine."""
+    """The results of Great Expectations for each expectation; for a frame, with its own engine."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     batch = (
@@ -219,13 +222,13 @@ def test_every_result_is_that_of_one_frame_in_memory(both: tuple[pd.DataFrame, G
 
 
 @pytest.mark.slow
-def test_the_hundred_expectations_are_worth_comparing(results: list[Any]) -> None:
+def test_the_hundred_expectations_pass_and_fail_without_errors(results: list[Any]) -> None:
     """Some pass, some fail, and none raises an error."""
     assert len(results) > 100 and {success for _, _, success, _, _ in results} == {True, False}
     assert [result for result in results if result[4]] == []
 
 
-def test_a_folder_with_a_pattern_as_name_is_read_literally(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_glob_pattern_is_read_literally(tmp_path: Path) -> None:
     """The rows of `w[1]` are read and not those of `w1`; a wrong number of rows is an error."""
     for name, ids in (("w[1]", ["a", "a", "b"]), ("w1", ["a", "b", "c"])):
         (tmp_path / name).mkdir()
@@ -273,7 +276,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 @pytest.mark.slow
-def test_the_frame_is_never_in_memory(tmp_path: Path) -> None:
+def test_the_whole_frame_is_never_in_memory(tmp_path: Path) -> None:
     """A million rows with two long texts take 180 MB as Python objects; a gate on both needs less than half."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path), "1000000"],

@@ -60,26 +60,26 @@ def planted(share: float, seed: int = 0, rows: int = 900) -> tuple[Inputs, np.nd
     rng = np.random.default_rng(seed)
     features, right = (DIGITS.data[:rows] / 16).astype(np.float32), DIGITS.target[:rows].astype(np.int64)
     wrong = rng.random(rows) < share
-    given = np.where(wrong, (right + rng.integers(1, 10, rows)) % 10, right)
-    return Inputs(features - features.mean(axis=0)), given, wrong, rng.integers(0, 5, rows)
+    labels = np.where(wrong, (right + rng.integers(1, 10, rows)) % 10, right)
+    return Inputs(features - features.mean(axis=0)), labels, wrong, rng.integers(0, 5, rows)
 
 
 @pytest.mark.slow
 def test_planted_wrong_labels_are_found_and_the_right_ones_suggested() -> None:
     """A fifth of 900 labels: nearly all are ranked first, flagged and counted, and nearly all suggestions are true."""
-    inputs, given, wrong, fold = planted(0.2)
-    found = find_label_issues(inputs, given, fold, np.ones(900), 10)
-    assert average_precision_score(wrong, found.p_label_error) > 0.97
-    assert f1_score(wrong, found.flagged) > 0.93
-    assert found.expected == pytest.approx(wrong.sum(), rel=0.1)
-    assert (found.suggested_label == DIGITS.target[:900])[wrong].mean() > 0.95
+    inputs, labels, wrong, fold = planted(0.2)
+    issues = find_label_issues(inputs, labels, fold, np.ones(900), 10)
+    assert average_precision_score(wrong, issues.p_label_error) > 0.97
+    assert f1_score(wrong, issues.flagged) > 0.93
+    assert issues.expected == pytest.approx(wrong.sum(), rel=0.1)
+    assert (issues.suggested_label == DIGITS.target[:900])[wrong].mean() > 0.95
 
 
 @pytest.mark.slow
 def test_few_correct_labels_are_flagged() -> None:
     """Less than 2 % of 900 labels by the data set's authors are flagged."""
-    inputs, given, _, fold = planted(0.0)
-    assert find_label_issues(inputs, given, fold, np.ones(900), 10).flagged.mean() < 0.02
+    inputs, labels, _, fold = planted(0.0)
+    assert find_label_issues(inputs, labels, fold, np.ones(900), 10).flagged.mean() < 0.02
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_the_same_rows_give_the_same_probabilities_on_any_number_of_cores(monkey
     assert probabilities[0] == probabilities[1]
 
 
-def test_a_noise_model_explains_labels_by_hand() -> None:
+def test_a_noise_model_matches_a_hand_calculation() -> None:
     """One row that is almost certainly of class 0 is labeled 1, among ten thousand correct rows of each class.
 
     N(0, 1) is nearly the prior's 0.1 × 20 / (n + 20), and the odds of an error are p / (1 - p) × N(0, 1) / N(1, 1).
@@ -117,15 +117,15 @@ def overlapping(share: float, seed: int) -> tuple[Inputs, np.ndarray, np.ndarray
     right = rng.integers(0, 4, 400)
     features = (1.6 * np.eye(4)[right] + rng.normal(size=(400, 4))).astype(np.float32)
     wrong = rng.random(400) < share
-    given = np.where(wrong, (right + rng.integers(1, 4, 400)) % 4, right)
-    return Inputs(features - features.mean(axis=0)), given, wrong, rng.integers(0, 5, 400)
+    labels = np.where(wrong, (right + rng.integers(1, 4, 400)) % 4, right)
+    return Inputs(features - features.mean(axis=0)), labels, wrong, rng.integers(0, 5, 400)
 
 
 @cache
 def overlapping_issues(share: float, seed: int) -> tuple[LabelIssues, np.ndarray]:
     """The label issues in overlapping clusters, and whether each label is wrong."""
-    inputs, given, wrong, fold = overlapping(share, seed)
-    return find_label_issues(inputs, given, fold, np.ones(400), 4), wrong
+    inputs, labels, wrong, fold = overlapping(share, seed)
+    return find_label_issues(inputs, labels, fold, np.ones(400), 4), wrong
 
 
 @pytest.mark.slow
@@ -141,8 +141,8 @@ def test_the_interval_of_the_number_of_wrong_labels_covers_the_truth() -> None:
     covered, widths = [], []
     for seed in range(2):
         for share in (0.05, 0.2):
-            inputs, given, wrong, fold = planted(share, seed, rows=500)
-            digits = find_label_issues(inputs, given, fold, np.ones(500), 10), wrong
+            inputs, labels, wrong, fold = planted(share, seed, rows=500)
+            digits = find_label_issues(inputs, labels, fold, np.ones(500), 10), wrong
             for issues, is_wrong in (overlapping_issues(share, seed), digits):
                 covered.append(issues.between[0] - 1 <= is_wrong.sum() <= issues.between[1] + 1)
                 widths.append((issues.between[1] - issues.between[0]) / len(is_wrong))
@@ -172,7 +172,7 @@ def test_the_prior_of_the_share_of_wrong_labels_is_a_beta_distribution_with_mean
     assert pytest.approx(0.1) == MEAN_NOISE_RATE
 
 
-def test_training_and_test_labels_are_judged_by_the_same_model() -> None:
+def test_training_and_test_labels_are_evaluated_by_the_same_model() -> None:
     """With two classes, all noise types are equal: for the same 3,000 rows, both estimates are near the true tenth."""
     rng = np.random.default_rng(2)
     p_second = rng.beta(0.3, 0.3, 3_000)
@@ -214,26 +214,26 @@ def test_wrong_labels_of_only_one_class_are_found() -> None:
     right = np.tile([0, 1], 3_000)  # a regular subsample of this order has only one class
     features = (3 * np.eye(4)[right] + rng.normal(size=(6_000, 4))).astype(np.float32)
     wrong = (right == 1) & (rng.random(6_000) < 1 / 3)
-    found = find_label_issues(
+    issues = find_label_issues(
         Inputs(features - features.mean(axis=0)),
         np.where(wrong, 0, right),
         rng.integers(0, 5, 6_000),
         np.ones(6_000),
         2,
     )
-    assert f1_score(wrong, found.flagged) > 0.9
-    assert found.expected == pytest.approx(wrong.sum(), rel=0.25)
+    assert f1_score(wrong, issues.flagged) > 0.9
+    assert issues.expected == pytest.approx(wrong.sum(), rel=0.25)
 
 
 def test_with_two_classes_all_noise_types_are_equal() -> None:
     """There is only one other class, so the weights are equal, also at temperatures with extreme probabilities."""
     rng = np.random.default_rng(0)
-    logits, given = rng.normal(0, 12, size=(200, 2)), rng.integers(0, 2, 200)
-    weights = ModelWeights.fit(logits, given, None, np.ones(2), SIMPLE_NOISE_TYPES[:3]).weight.sum(axis=(0, 1))
+    logits, labels = rng.normal(0, 12, size=(200, 2)), rng.integers(0, 2, 200)
+    weights = ModelWeights.fit(logits, labels, None, np.ones(2), SIMPLE_NOISE_TYPES[:3]).weight.sum(axis=(0, 1))
     assert weights == pytest.approx([1 / 3] * 3)
 
 
-def test_the_probability_of_an_error_under_each_label_by_hand() -> None:
+def test_the_probability_of_an_error_under_each_label_matches_a_hand_calculation() -> None:
     """Probabilities .5, .3, .2, and one model with a noise rate s of confusable errors.
 
     The label 1 has the probability s × (.5 × .3 / .5 + .2 × .3 / .8) as an error, and .3 × (1 - s) as the true class.
@@ -257,30 +257,30 @@ def test_class_pair_noise_is_preferred_only_if_wrong_labels_agree() -> None:
     right, rng = DIGITS.target[:900].astype(np.int64), np.random.default_rng(2)
     evaluable, pairs = np.ones(900, dtype=bool), [noise_type.class_pairs > 0 for noise_type in NOISE_TYPES]
     for step, agree in ((np.ones(900, dtype=np.int64), True), (rng.integers(1, 10, 900), False)):
-        given = np.where(wrong, (right + step) % 10, right)
+        labels = np.where(wrong, (right + step) % 10, right)
         matrix_fit = NoiseMatrixFit.fit(
-            Learners.of(inputs, fold).fit_predict(given, np.ones(900), 10)["neighbors"], given, evaluable
+            Learners.of(inputs, fold).fit_predict(labels, np.ones(900), 10)["neighbors"], labels, evaluable
         )
         first = AveragedNoiseModel.fit(matrix_fit, evaluable).posterior
-        shares = ClassPairs.count(first, given).leave_one_out(first, given, np.arange(900))
-        weight = ModelWeights.fit(matrix_fit.logits, given, shares, np.ones(10), NOISE_TYPES).weight.sum(axis=(0, 1))
+        shares = ClassPairs.count(first, labels).leave_one_out(first, labels, np.arange(900))
+        weight = ModelWeights.fit(matrix_fit.logits, labels, shares, np.ones(10), NOISE_TYPES).weight.sum(axis=(0, 1))
         assert (weight[pairs].sum() > 0.5) == agree
 
 
 def test_the_discriminant_is_fitted_on_the_other_folds() -> None:
     """Logit differences agree with scikit-learn's with the same shrinkage. A fold's own labels change nothing."""
     rng = np.random.default_rng(0)
-    features, given, fold = rng.normal(size=(120, 5)), rng.integers(0, 3, 120), rng.integers(0, 3, 120)
+    features, labels, fold = rng.normal(size=(120, 5)), rng.integers(0, 3, 120), rng.integers(0, 3, 120)
     discriminant = Discriminant.of(features, fold)
     assert discriminant is not None
-    logits = discriminant.fit_predict(given, np.ones(120), 3)
+    logits = discriminant.fit_predict(labels, np.ones(120), 3)
     for fold_index in range(3):
         in_fold = fold == fold_index
         peer = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=_HalfIsotropic())
-        peer.fit(features[~in_fold], given[~in_fold])
+        peer.fit(features[~in_fold], labels[~in_fold])
         expected = peer.decision_function(features[in_fold])
         assert logits[in_fold] - logits[in_fold][:, :1] == pytest.approx(expected - expected[:, :1], abs=1e-8)
-    other = np.where(fold == 0, (given + 1) % 3, given)
+    other = np.where(fold == 0, (labels + 1) % 3, labels)
     assert discriminant.fit_predict(other, np.ones(120), 3)[fold == 0] == pytest.approx(logits[fold == 0], abs=1e-8)
 
 
@@ -297,10 +297,10 @@ def test_class_pair_shares_leave_the_row_itself_out() -> None:
 
     A row labeled 1 sees (1 + 1/2) / (2 + 1) for label 1, and the row labeled 2 sees (0 + 1/2) / (2 + 1) for label 2.
     """
-    posterior, given = np.array([[1.0, 0, 0]] * 3), np.array([1, 1, 2])
-    share = ClassPairs.count(posterior, given).leave_one_out(posterior, given, np.arange(3))
+    posterior, labels = np.array([[1.0, 0, 0]] * 3), np.array([1, 1, 2])
+    share = ClassPairs.count(posterior, labels).leave_one_out(posterior, labels, np.arange(3))
     assert share[:, 0] == pytest.approx([1.5 / 3, 1.5 / 3, 0.5 / 3])
-    assert ClassPairs.count(posterior, given).shares[0] == pytest.approx([0.0, 2.5 / 4, 1.5 / 4])
+    assert ClassPairs.count(posterior, labels).shares[0] == pytest.approx([0.0, 2.5 / 4, 1.5 / 4])
 
 
 def test_flagged_rows_maximize_the_expected_f1() -> None:
@@ -318,11 +318,11 @@ def test_the_interval_of_the_share_found_covers_the_truth(seeds: range) -> None:
     """For each seed, reviews of 30 and 90 rows: at least nine in ten intervals cover the true share."""
     covered = []
     for seed in seeds:
-        inputs, given, wrong, fold = planted(0.05 + 0.01 * seed, seed, rows=500)
-        found = find_label_issues(inputs, given, fold, np.ones(500), 10)
-        order = np.argsort(-found.p_label_error, kind="stable")
+        inputs, labels, wrong, fold = planted(0.05 + 0.01 * seed, seed, rows=500)
+        issues = find_label_issues(inputs, labels, fold, np.ones(500), 10)
+        order = np.argsort(-issues.p_label_error, kind="stable")
         for rows in (30, 90):
-            share = found.share_found(rows)
+            share = issues.share_found(rows)
             covered.append(share.low <= wrong[order[:rows]].sum() / wrong.sum() <= share.high)
     assert np.mean(covered) >= 0.9
 
@@ -360,10 +360,10 @@ def test_a_review_of_all_rows_finds_all_wrong_labels() -> None:
 )
 def test_data_that_cannot_be_evaluated_is_refused_with_a_reason(change: dict[str, np.ndarray], reason: str) -> None:
     """One fold, one class, features that are NaN, constant or random, classes with all rows in one fold."""
-    inputs, given, _, fold = planted(0.1, rows=300)
+    inputs, labels, _, fold = planted(0.1, rows=300)
     inputs = replace(inputs, features=change.get("features", inputs.features))
     with pytest.raises(CannotEvaluateLabels, match=reason):
-        find_label_issues(inputs, change.get("original_label", given), change.get("fold", fold), np.ones(300), 10)
+        find_label_issues(inputs, change.get("original_label", labels), change.get("fold", fold), np.ones(300), 10)
 
 
 def sentences(wrong: int) -> list[Row]:
@@ -422,7 +422,7 @@ def test_drop_rejects_the_label_issues_with_a_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_relabel_takes_the_suggestion_and_no_longer_counts_as_a_persons(tmp_path: Path) -> None:
+def test_relabel_applies_the_suggestion_and_the_label_is_no_longer_human(tmp_path: Path) -> None:
     """The label is the suggested one, `original_label` keeps the old one, and the row no longer evaluates models."""
     kept = read(checked(tmp_path, label_issues="relabel")).set_index("origin")
     changed = kept.loc[sorted(PLANTED)]
@@ -444,19 +444,19 @@ def test_down_weight_sets_the_weight_to_the_probability_of_a_correct_label(tmp_p
     assert (kept.drop(index=sorted(PLANTED))["weight"] == 1).all()
 
 
-def test_a_class_is_classes_to_review_if_more_than_half_of_it_is_flagged() -> None:
+def test_a_class_is_to_be_reviewed_if_more_than_half_of_it_is_flagged() -> None:
     """Two of four labels of a are flagged, three of four of b, none of c, and d has no rows: only b is left."""
     flagged = np.array([True, True, False, False, True, True, True, False, False])
     assert classes_to_review(flagged, np.array([0] * 4 + [1] * 4 + [2]), ["a", "b", "c", "d"]) == ["b"]
 
 
-def test_a_class_that_is_classes_to_review_is_not_repaired() -> None:
+def test_a_class_to_be_reviewed_is_not_repaired() -> None:
     """Of two flagged rows, the one in an excluded class stays as it is."""
     issue = LabelIssue(0.9, "c", is_label_issue=True)
     evaluated = [CheckedRow(Row(name, "train", label=name), None, label_issue=issue) for name in ("a", "b")]
     every = np.ones(2, dtype=bool)
-    found = LabelIssues(np.full(2, 0.9), np.array([1, 0]), every, np.ones(2), np.ones((2, 2)), np.ones(2), (2.0, 2.0))
-    assert repair(evaluated, found, "drop", {"a"}) == 1
+    issues = LabelIssues(np.full(2, 0.9), np.array([1, 0]), every, np.ones(2), np.ones((2, 2)), np.ones(2), (2.0, 2.0))
+    assert repair(evaluated, issues, "drop", {"a"}) == 1
     assert [checked.reason for checked in evaluated] == [None, "label_issue"]
 
 
@@ -499,7 +499,7 @@ def test_the_lists_and_the_page_show_the_label_issues_first(reported: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_text_that_is_markup_is_shown_and_never_run(tmp_path: Path) -> None:
+def test_markup_in_a_text_is_displayed_and_never_executed(tmp_path: Path) -> None:
     """Texts of the data are escaped on the page."""
     rows = sentences(0)
     text = "<script>alert(1)</script> apple pear plum"

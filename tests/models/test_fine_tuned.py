@@ -1,4 +1,6 @@
-"""Fine-tuning: adapters learn what the frozen encoder does not show, come back from disk, and leave the encoder alone."""
+"""Fine-tuning: adapters learn what the frozen encoder does not encode, are saved and loaded, and leave the encoder
+unchanged.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,10 @@ NAMES = ["red apple", "green bus"]  # the words of each class; the others are no
 NOISE = ["runs", "falls", "the", "a"]
 
 
-def texts(many: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """Rows of six words, of which one tells the class."""
+def texts(count: int, seed: int) -> tuple[list[str], np.ndarray]:
+    """Rows of six words, of which one decides the class."""
     rng = np.random.default_rng(seed)
-    labels = np.arange(many) % 2
+    labels = np.arange(count) % 2
     rows = []
     for label in labels:
         words = list(rng.choice(NOISE, 5))
@@ -46,17 +48,17 @@ def fitted(maker: EncodedFeatures, inputs: Inputs, labels: np.ndarray, steps: in
 
 
 @pytest.mark.slow
-def test_tuned_texts_are_told_apart_and_the_learner_comes_back_from_disk(of_texts: Path, tmp_path: Path) -> None:
-    """Rows it never saw, by one word of six; saved twice the same bytes, loaded the same logits."""
+def test_fine_tuning_on_texts_separates_classes_and_can_be_saved_and_loaded(of_texts: Path, tmp_path: Path) -> None:
+    """On unseen rows, by one word of six; two fits give the same bytes, and the loaded learner the same logits."""
     maker = maker_of(of_texts, "text")
     rows, labels = texts(40, 0)
     unseen, truth = texts(60, 1)
-    before = {name: one.clone() for name, one in maker.encoder.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in maker.encoder.model.state_dict().items()}
     inputs = maker.fit_transform(rows)
     learner = fitted(maker, inputs, labels)
-    asked = maker.transform(unseen)
-    assert (learner.logits(asked).argmax(axis=1) == truth).mean() >= 0.95
-    assert all((one == before[name]).all() for name, one in maker.encoder.model.state_dict().items())
+    unseen_inputs = maker.transform(unseen)
+    assert (learner.logits(unseen_inputs).argmax(axis=1) == truth).mean() >= 0.95
+    assert all((tensor == before[name]).all() for name, tensor in maker.encoder.model.state_dict().items())
     save_learner(learner, tmp_path / "one")
     save_learner(fitted(maker, inputs, labels), tmp_path / "two")
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
@@ -64,23 +66,23 @@ def test_tuned_texts_are_told_apart_and_the_learner_comes_back_from_disk(of_text
     loaded = load_learner(
         "fine_tuned", tmp_path / "one", FitContext(2, maker=load_features(tmp_path, "text", tmp_path))
     )
-    assert loaded.logits(asked) == pytest.approx(learner.logits(asked), abs=1e-5)
+    assert loaded.logits(unseen_inputs) == pytest.approx(learner.logits(unseen_inputs), abs=1e-5)
 
 
 @pytest.mark.slow
-def test_images_are_tuned_too(of_images: Path) -> None:
-    """Bright and dark squares in noise; convolutions that their model asks how they are built."""
+def test_fine_tuning_works_on_images(of_images: Path) -> None:
+    """Bright and dark squares in noise, with convolutions of the image encoder."""
     rng = np.random.default_rng(2)
     labels = np.arange(24) % 2
     pixels = [rng.integers(0, 120, (32, 32, 3)).astype(np.uint8) + np.uint8(100 * label) for label in labels]
     maker = maker_of(of_images, "image")
-    inputs = maker.fit_transform([encode(one) for one in pixels])
+    inputs = maker.fit_transform([encode(image_pixels) for image_pixels in pixels])
     learner = fitted(maker, inputs, labels, steps=50)
     assert (learner.logits(inputs).argmax(axis=1) == labels).mean() >= 0.95
 
 
-def test_adapters_begin_as_nothing(of_texts: Path) -> None:
-    """An encoder with fresh adapters gives what it gave before, to float16's last digit."""
+def test_new_adapters_do_not_change_the_encoder(of_texts: Path) -> None:
+    """An encoder with untrained adapters gives the same features, up to the last digit of float16."""
     encoder = maker_of(of_texts, "text").encoder
     ready = encoder.batch(encoder.prepared(["the red apple falls", "a bus"]))
     with torch.no_grad():
@@ -88,11 +90,13 @@ def test_adapters_begin_as_nothing(of_texts: Path) -> None:
         model = with_adapters(encoder, 5)
         after = encoder._pooled(model(**ready), ready["attention_mask"])
     assert torch.allclose(before, after, atol=1e-6)
-    assert 0 < sum(one.numel() for one in model.parameters() if one.requires_grad) < 10_000
+    assert 0 < sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) < 10_000
 
 
-def test_a_batch_has_up_to_eight_classes_and_rows_by_weight() -> None:
-    """Of twenty classes eight with four rows each; of two classes sixteen each; rows of weight 0 never."""
+def test_a_batch_has_up_to_eight_classes_and_draws_rows_by_weight() -> None:
+    """Of twenty classes, eight with four rows each; of two classes, sixteen rows each; rows of weight 0 are never
+    drawn.
+    """
     draw = torch.Generator().manual_seed(0)
     labels = np.repeat(np.arange(20), 10)
     batch = sample_batch(labels, np.ones(200), draw)
@@ -104,17 +108,18 @@ def test_a_batch_has_up_to_eight_classes_and_rows_by_weight() -> None:
     assert (weights[two] == 1).all()
 
 
-def test_the_contrastive_loss_by_hand() -> None:
-    """Two classes at right angles, two equal rows each: a row's only pair against two strangers at 0.
+def test_the_contrastive_loss_matches_a_hand_calculation() -> None:
+    """Two orthogonal classes with two equal rows each: each row has one positive pair and two negatives at similarity
+    0.
 
-    log(1 + 2 e^-10) for the pairs; towards the class means log(1 + e^-10).
+    log(1 + 2 e^-10) for the pairs, and log(1 + e^-10) for the class means.
     """
-    made = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    found = contrastive_loss(made, torch.tensor([0, 0, 1, 1]))
-    assert float(found) == pytest.approx(np.log(1 + 2 * np.exp(-10)) + np.log(1 + np.exp(-10)), rel=1e-2)
+    embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    loss = contrastive_loss(embeddings, torch.tensor([0, 0, 1, 1]))
+    assert float(loss) == pytest.approx(np.log(1 + 2 * np.exp(-10)) + np.log(1 + np.exp(-10)), rel=1e-2)
 
 
 def test_fine_tuning_without_an_encoder_is_explained() -> None:
-    """It says what to change."""
+    """The error says which param to change."""
     with pytest.raises(InputError, match=r"no encoder to tune.*name an `encoder`"):
         FineTuned(FitContext(2)).fit(Inputs(np.zeros((2, 1), np.float32)), np.eye(2), np.ones(2))

@@ -1,4 +1,4 @@
-"""Learners: soft labels and weights count as they should; features by hand; files run no code and come back equal."""
+"""Learners: soft labels and weights, features compared with hand calculations, and files without code that load equal."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ def fitted(name: str, targets: np.ndarray = TARGETS, weights: np.ndarray | None 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_every_learner_learns_what_is_plain(name: str) -> None:
-    """Two clouds four deviations apart."""
+def test_every_learner_separates_two_distant_clusters(name: str) -> None:
+    """Two clusters four standard deviations apart."""
     assert (fitted(name).argmax(axis=1) == TARGETS.argmax(axis=1)).mean() >= 0.97
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_soft_labels_are_respected(name: str) -> None:
-    """With all labels turned to 90 % the other class, the other class is what is learnt."""
+def test_soft_labels_are_used(name: str) -> None:
+    """If all labels are 90 % the other class, the other class is predicted."""
     turned = 0.1 * TARGETS + 0.9 * TARGETS[:, ::-1]
     assert (fitted(name, turned).argmax(axis=1) == TARGETS.argmin(axis=1)).mean() >= 0.97
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_are_respected(name: str) -> None:
-    """Of two rows with the same features and other labels, the heavier one's label wins."""
+def test_weights_are_used(name: str) -> None:
+    """Of two rows with equal features and different labels, the label of the heavier row is predicted."""
     doubled = Inputs(np.concatenate([X, X]), np.concatenate([IMAGES, IMAGES]))
     targets = np.concatenate([TARGETS, TARGETS[:, ::-1]])
     weights = np.concatenate([np.full(80, 0.05), np.ones(80)])
@@ -72,29 +72,29 @@ def test_weights_are_respected(name: str) -> None:
     assert (learner.logits(INPUTS).argmax(axis=1) == TARGETS.argmin(axis=1)).mean() >= 0.95
 
 
-def test_a_soft_label_is_several_weighted_hard_ones() -> None:
-    """A row of weight 2 that is 0.75 / 0.25 counts 1.5 for one class and 0.5 for the other."""
+def test_a_soft_label_equals_several_weighted_hard_ones() -> None:
+    """A row of weight 2 with probabilities 0.75 and 0.25 counts 1.5 for one class and 0.5 for the other."""
     rows, classes, weights = hard_rows(np.array([[0.75, 0.25], [0, 1.0]]), np.array([2.0, 1.0]))
     assert (rows.tolist(), classes.tolist(), weights.tolist()) == ([0, 0, 1], [0, 1, 1], [1.5, 0.5, 1.0])
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
 @pytest.mark.parametrize("as_sparse", [False, True])
-def test_the_machines_scores_are_scikit_learns(classes: int, as_sparse: bool) -> None:
-    """One matrix product a class gives what libsvm gives pair by pair."""
+def test_the_scores_of_the_support_vector_machine_are_those_of_scikit_learn(classes: int, as_sparse: bool) -> None:
+    """One matrix product per class gives what libsvm computes pair by pair."""
     rows = RNG.normal(size=(150, 9)).astype(np.float32)
-    shown = sparse.csr_matrix(rows) if as_sparse else rows
+    features = sparse.csr_matrix(rows) if as_sparse else rows
     machine = SVC(C=10, kernel="linear" if as_sparse else "rbf", gamma=0.1)
-    machine.fit(shown, RNG.integers(0, classes, 150), sample_weight=RNG.random(150) + 0.1)
-    expected = machine.decision_function(shown)
+    machine.fit(features, RNG.integers(0, classes, 150), sample_weight=RNG.random(150) + 0.1)
+    expected = machine.decision_function(features)
     learner = SupportVectorMachine(classes)
-    learner.take(machine, shown, 0.0 if as_sparse else 0.1)
-    ours = learner.logits(Inputs(shown))
+    learner.take(machine, features, 0.0 if as_sparse else 0.1)
+    ours = learner.logits(Inputs(features))
     assert (ours[:, 1] - ours[:, 0] if classes == 2 else ours) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("at_most", [0, 6000])
-def test_a_machine_on_soft_labels_is_scikit_learns_with_or_without_its_kernel_made_before(
+def test_a_support_vector_machine_equals_scikit_learns_with_or_without_a_precomputed_kernel(
     at_most: int,
 ) -> None:
     """Three classes, soft labels as weighted hard ones: the decisions are those of SVC with gamma `scale` on the features."""
@@ -107,8 +107,8 @@ def test_a_machine_on_soft_labels_is_scikit_learns_with_or_without_its_kernel_ma
     assert learner.logits(Inputs(rows)) == pytest.approx(peer.decision_function(rows), abs=1e-3)
 
 
-def test_encoder_regression_is_scikit_learns_on_the_encoders_columns_alone() -> None:
-    """Rows of length 1 with a surface block of weight .25: the same scores, and the surface columns do not matter."""
+def test_encoder_regression_equals_scikit_learns_on_the_encoders_columns() -> None:
+    """Rows of norm 1 with a surface block of weight 0.25: the scores are equal, and the surface columns have no effect."""
     rng = np.random.default_rng(0)
     surface = np.float32(0.25) * normalize(rng.normal(size=(60, COLOR_COLUMNS)))
     encoder = normalize(rng.normal(size=(60, 12)) + 2 * np.eye(12)[np.arange(60) % 3])
@@ -126,31 +126,34 @@ def test_encoder_regression_is_scikit_learns_on_the_encoders_columns_alone() -> 
     assert np.array_equal(learner.logits(Inputs(other)), scores)
 
 
-def test_nearest_neighbors_agree_with_scikit_learns() -> None:
-    """Two clouds: the classes of every row are those of KNeighborsClassifier on rows of length 1."""
+def test_nearest_neighbors_agree_with_scikit_learn() -> None:
+    """For two clusters, the class of every row is that of KNeighborsClassifier on rows of norm 1."""
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
     peer = KNeighborsClassifier(15, weights="distance").fit(unit, TARGETS.argmax(axis=1)).predict(unit)
     assert (fitted("nearest_neighbors").argmax(axis=1) == peer).all()
 
 
-def test_dropout_moves_what_hangs_on_few_features_and_not_what_hangs_on_many() -> None:
-    """A row that one feature speaks for, and one that fifty do: leaving out a tenth can undo the first alone."""
+def test_dropout_changes_predictions_based_on_few_features_and_not_on_many() -> None:
+    """The class of one row depends on one feature, that of another on fifty.
+
+    Dropping a tenth can change the first alone.
+    """
     rows = np.zeros((40, 51), np.float32)
     rows[:20, 0], rows[20:, 0] = 1.0, -1.0
     rows[:20, 1:], rows[20:, 1:] = 0.2, -0.2
     learner = make_learner("logistic_regression", FIT_CONTEXT)
     assert isinstance(learner, Head)
     learner.fit(Inputs(rows), np.repeat(np.eye(2), 20, axis=0), np.ones(40))
-    one, fifty = np.zeros((1, 51), np.float32), np.zeros((1, 51), np.float32)
-    one[0, 0], fifty[0, 1:] = 1.0, 0.2
-    deviations = [float(learner.dropout_std(Inputs(row), 1)[0]) for row in (one, fifty)]
+    single_feature, fifty_features = np.zeros((1, 51), np.float32), np.zeros((1, 51), np.float32)
+    single_feature[0, 0], fifty_features[0, 1:] = 1.0, 0.2
+    deviations = [float(learner.dropout_std(Inputs(row), 1)[0]) for row in (single_feature, fifty_features)]
     masks = np.random.default_rng(1).random((10, 51)) > 0.1
     assert masks[:, 0].all() == (deviations[0] < 1e-3), "the deviation is there where some draw leaves the feature out"
     assert deviations[1] < 0.05
 
 
-def test_logistic_regression_on_soft_labels_is_scikit_learns_on_repeated_rows() -> None:
-    """Weights 3 and 1 are four rows, three of one label."""
+def test_logistic_regression_on_soft_labels_equals_scikit_learns_on_repeated_rows() -> None:
+    """Weights 3 and 1 are four rows, three of them with one label."""
     mixed = 0.75 * TARGETS + 0.25 * TARGETS[:, ::-1]
     repeated = np.concatenate([X, X, X, X])
     labels = np.concatenate([TARGETS.argmax(1)] * 3 + [TARGETS.argmin(1)])
@@ -163,8 +166,8 @@ def test_logistic_regression_on_soft_labels_is_scikit_learns_on_repeated_rows() 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_saved_learner_comes_back_equal_and_its_bytes_do_not_change(name: str, tmp_path: Path) -> None:
-    """Twice fitted and saved: the same bytes; loaded: the same logits."""
+def test_a_saved_learner_loads_equal_and_its_bytes_are_deterministic(name: str, tmp_path: Path) -> None:
+    """Two fits give the same bytes, and the loaded learner gives the same logits."""
     files = []
     for attempt in ("one", "two"):
         learner = make_learner(name, FIT_CONTEXT)
@@ -180,41 +183,41 @@ def test_a_saved_learner_comes_back_equal_and_its_bytes_do_not_change(name: str,
 @pytest.mark.parametrize("as_sparse", [False, True])
 @pytest.mark.parametrize("classes", [2, 3, 6])
 @pytest.mark.parametrize("name", ["logistic_regression", "random_forest", "boosted_trees"])
-def test_arrays_predict_what_scikit_learns_estimator_predicts_to_the_bit(
+def test_learners_predict_bitwise_the_same_as_scikit_learns_estimators(
     name: str, classes: int, as_sparse: bool
 ) -> None:
     """The estimator is fitted on the same rows; its own predictions are the expected ones."""
     rng = np.random.default_rng(classes)
     rows = rng.normal(size=(120, 9)).astype(np.float32) * (rng.random((120, 9)) < 0.5)
-    shown = sparse.csr_matrix(rows) if as_sparse else rows
+    features = sparse.csr_matrix(rows) if as_sparse else rows
     targets = rng.dirichlet(np.full(classes, 0.3), 120)
     learner = Head(name, 3, classes)
-    learner.fit(Inputs(shown), targets, np.ones(120))
+    learner.fit(Inputs(features), targets, np.ones(120))
     taught, labels, weights = hard_rows(targets, np.ones(120))
     estimator = make_estimator(name, 3, len(taught))
-    dense = rows if name == "boosted_trees" else shown
+    dense = rows if name == "boosted_trees" else features
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         estimator.fit(dense[taught], labels, sample_weight=weights)
     if name == "logistic_regression":
         expected = estimator.decision_function(dense).astype(np.float64)
-        ours = learner.logits(Inputs(shown))
+        ours = learner.logits(Inputs(features))
         assert ((ours[:, 1] if classes == 2 else ours) == (expected / 2 if classes == 2 else expected)).all()
     else:
         expected = np.log(np.maximum(estimator.predict_proba(dense), 1e-3))
-        assert (learner.logits(Inputs(shown)) == expected).all()
+        assert (learner.logits(Inputs(features)) == expected).all()
 
 
-def test_hog_of_a_ramp_by_hand() -> None:
+def test_hog_of_a_ramp_matches_a_hand_calculation() -> None:
     """An image that brightens to the right has gradients along x alone: all votes are in orientation bin 0."""
     ramp = np.asarray(np.tile(np.arange(16, dtype=np.float32) / 16, (16, 1))[None], dtype=np.float32)
-    found = hog(ramp, cell=8, bins=4).reshape(4, 4)
-    assert (found[:, 0] > 0.45).all()
-    assert np.abs(found[:, 1:]).max() == 0
+    histogram = hog(ramp, cell=8, bins=4).reshape(4, 4)
+    assert (histogram[:, 0] > 0.45).all()
+    assert np.abs(histogram[:, 1:]).max() == 0
 
 
-def test_image_features_weigh_each_block_alike_and_come_back_from_disk(tmp_path: Path) -> None:
-    """The mean squared length of a block is 1; loaded features are the same to the bit."""
+def test_image_features_weigh_blocks_equally_and_load_equal(tmp_path: Path) -> None:
+    """The mean squared norm of a block is 1; loaded features are bitwise the same."""
     encoded = [encode(image) for image in IMAGES]
     maker = ImageFeatures()
     inputs = maker.fit_transform(encoded)
@@ -224,8 +227,8 @@ def test_image_features_weigh_each_block_alike_and_come_back_from_disk(tmp_path:
     assert (load_features(tmp_path, "image", tmp_path).transform(encoded).features == inputs.features).all()
 
 
-def test_text_features_come_back_from_disk(tmp_path: Path) -> None:
-    """Vocabulary and frequencies as JSON."""
+def test_text_features_load_equal(tmp_path: Path) -> None:
+    """The vocabulary and frequencies are stored as JSON."""
     texts = ["book a table", "play a song", "is it raining"]
     maker = TextFeatures()
     inputs = maker.fit_transform(texts)
@@ -234,18 +237,18 @@ def test_text_features_come_back_from_disk(tmp_path: Path) -> None:
     assert abs(again.features - inputs.features).max() == 0
 
 
-def test_sparse_features_become_dense_ones_that_keep_their_angles() -> None:
-    """Latent semantic analysis with 20 dimensions keeps the cosines of rows that span but 10."""
+def test_dense_features_keep_the_angles_of_sparse_ones() -> None:
+    """Latent semantic analysis with 20 dimensions keeps the cosines of rows that span only 10."""
     rows = RNG.normal(size=(30, 10)) @ RNG.normal(size=(10, 200))
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    found = dense(sparse.csr_matrix(rows), 20)
-    assert found @ found.T == pytest.approx(unit @ unit.T, abs=1e-4)
+    dense_rows = dense(sparse.csr_matrix(rows), 20)
+    assert dense_rows @ dense_rows.T == pytest.approx(unit @ unit.T, abs=1e-4)
 
 
-def test_linearly_dependent_sparse_features_become_the_same_dense_ones_each_time() -> None:
-    """Three copies of 20 rows span 20 of 40 dimensions: memory that lies elsewhere changes no bit, copies stay equal.
+def test_linearly_dependent_sparse_features_have_deterministic_dense_ones() -> None:
+    """Three copies of 20 rows span 20 of 40 dimensions: the memory layout changes no bit, and copies stay equal.
 
-    The cosines are those of the rows themselves, since no dimension that counts is lost.
+    The cosines are those of the rows, because no dimension with variance is lost.
     """
     different = sparse.random(20, 90, 0.2, random_state=0, format="csr")
     rows = sparse.csr_matrix(sparse.vstack([different] * 3))
@@ -259,19 +262,19 @@ def test_linearly_dependent_sparse_features_become_the_same_dense_ones_each_time
     assert results[0] @ results[0].T == pytest.approx(unit @ unit.T, abs=1e-5)
 
 
-def test_spreading_labels_agrees_with_scikit_learns() -> None:
-    """Seeded with labels alone, the rows' classes are those of LabelSpreading on two clear clouds."""
+def test_label_propagation_agrees_with_scikit_learn() -> None:
+    """Seeded with labels alone, the predicted classes are those of LabelSpreading on two separate clusters."""
     seeds = np.zeros((80, 2))
     seeds[0, 0] = seeds[79, 1] = 1
     propagated = propagate_labels(neighbor_graph(X, 7), seeds.astype(np.float32), strength=0.9)
     ours = scale_to_class_shares(np.array([0.5, 0.5]), propagated.astype(np.float64)).argmax(axis=1)
-    known = np.full(80, -1)
-    known[0], known[79] = 0, 1
-    peer = LabelSpreading(kernel="knn", n_neighbors=7, alpha=0.9).fit(X, known).transduction_
+    seed_labels = np.full(80, -1)
+    seed_labels[0], seed_labels[79] = 0, 1
+    peer = LabelSpreading(kernel="knn", n_neighbors=7, alpha=0.9).fit(X, seed_labels).transduction_
     assert (ours == peer).mean() >= 0.97
 
 
-def test_a_soft_vote_by_hand() -> None:
-    """The mean of (0.8, 0.2) and (0.6, 0.4) is (0.7, 0.3); temperature 1 leaves it so."""
+def test_a_soft_vote_matches_a_hand_calculation() -> None:
+    """The mean of (0.8, 0.2) and (0.6, 0.4) is (0.7, 0.3); temperature 1 does not change it."""
     logits = [np.log([[0.8, 0.2]]), np.log([[0.6, 0.4]])]
     assert soft_vote(logits, [1.0, 1.0], 1.0)[0] == pytest.approx([0.7, 0.3])

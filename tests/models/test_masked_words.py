@@ -1,4 +1,4 @@
-"""Masks filled by a masked language model: one of random weights, made here as transformers saves it, and told by its biases what to say."""
+"""Masks filled by a masked language model with random weights, whose output biases fix the predicted words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ WORDS = ["[PAD]", "[UNK]", "[MASK]", "red", "green", "apple", "bus", "runs", "fa
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Says `bus` three times as often as `apple`, `##s` and `42` far more often than either, and nothing else."""
+    """A model that predicts `bus` three times as often as `apple`, `##s` and `42` far more often than either, and no
+    other token.
+    """
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     config = BertConfig(
@@ -55,18 +57,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_words_are_drawn_as_the_model_says(model: Path) -> None:
-    """Three buses for an apple, by biases of log 3 and 0; never a piece of a word, a number, or the word that was there."""
+def test_words_are_drawn_with_the_probabilities_of_the_model(model: Path) -> None:
+    """Three buses per apple, from biases of log 3 and 0; never a part of a word, a number, or the hidden word."""
     words = MaskedWords(EncoderParams(model=str(model)), model)
-    said = Counter(words.fill("the [MASK] falls", "[MASK]", ["red"], seed) for seed in range(400))
-    assert set(said) == {"the bus falls", "the apple falls"}
-    assert said["the bus falls"] / 400 == pytest.approx(0.75, abs=0.07)
+    counts = Counter(words.fill("the [MASK] falls", "[MASK]", ["red"], seed) for seed in range(400))
+    assert set(counts) == {"the bus falls", "the apple falls"}
+    assert counts["the bus falls"] / 400 == pytest.approx(0.75, abs=0.07)
     assert {words.fill("the [MASK] falls", "[MASK]", ["bus"], seed) for seed in range(20)} == {"the apple falls"}
     assert words.fill("[MASK] runs", "[MASK]", ["red"], 3) == words.fill("[MASK] runs", "[MASK]", ["red"], 3)
 
 
-def test_a_word_is_cased_as_the_hidden_one_and_never_one_that_may_not_be_put_in(model: Path) -> None:
-    """At a sentence's beginning a capital, in a shout capitals; what `never` names is not drawn, nor the hidden word in another case."""
+def test_a_word_has_the_case_of_the_hidden_one_and_excluded_words_are_not_drawn(model: Path) -> None:
+    """Capitalized as the first word of a sentence, uppercase in an uppercase text.
+
+    Words in `never` are not drawn, nor the hidden word in another case.
+    """
     words = MaskedWords(EncoderParams(model=str(model)), model)
     assert {words.fill("[MASK] runs", "[MASK]", ["Bus"], seed) for seed in range(20)} == {"Apple runs"}
     assert {words.fill("[MASK] runs", "[MASK]", ["APPLE"], seed) for seed in range(20)} == {"BUS runs"}
@@ -74,33 +79,36 @@ def test_a_word_is_cased_as_the_hidden_one_and_never_one_that_may_not_be_put_in(
     assert barred == {"apple runs"}
     context = Context(fill=words.fill, protected=frozenset({"apple"}))
     filled = {change("green falls", "mask", 1.0, seed, context) for seed in range(60)}
-    assert not any("apple" in one for one in filled)
-    assert any("bus" in one for one in filled)
+    assert not any("apple" in text for text in filled)
+    assert any("bus" in text for text in filled)
 
 
-def test_words_of_a_vocabulary_of_bytes_are_read() -> None:
-    """A token of bytes is the word that it spells; what stands within words is none."""
-    wanted = ["voilà", "groß", "что"]
-    tokens = [*WORDS[:3], *(ByteLevel(add_prefix_space=True).pre_tokenize_str(one)[0][0] for one in wanted), "ly"]
+def test_words_of_a_byte_level_vocabulary_are_decoded() -> None:
+    """A byte-level token is decoded to its word; a token within a word is not a word."""
+    expected = ["voilà", "groß", "что"]
+    tokens = [*WORDS[:3], *(ByteLevel(add_prefix_space=True).pre_tokenize_str(word)[0][0] for word in expected), "ly"]
     numbers = {token: number for number, token in enumerate(tokens)}
     whole = Tokenizer(models.WordLevel(numbers, unk_token=WORDS[1]))
     whole.pre_tokenizer, whole.decoder = ByteLevel(add_prefix_space=True), ByteLevelDecoder()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, pad_token=WORDS[0], mask_token=WORDS[2])
-    assert _whole_words(tokenizer) == dict(zip((3, 4, 5), wanted, strict=True))
+    assert _whole_words(tokenizer) == dict(zip((3, 4, 5), expected, strict=True))
 
 
-def test_a_model_without_an_operation_that_asks_it_is_refused(model: Path, tmp_path: Path) -> None:
-    """The usual policy masks nothing: the error says what to add."""
+def test_a_masked_language_model_without_a_mask_operation_is_refused(model: Path, tmp_path: Path) -> None:
+    """The default policy masks nothing, and the error says what to add."""
     with GenerationWriter(tmp_path / "v", stage="validate", modality="text") as writer:
         writer.close(rows_in=0, classes=["x"])
     params = AugmentParams.model_validate({"masked_lm": str(model)})
-    told: dict[str, Any] = {"collected": tmp_path / "v", "validated": tmp_path / "v", "output": tmp_path / "out"}
+    folders: dict[str, Any] = {"collected": tmp_path / "v", "validated": tmp_path / "v", "output": tmp_path / "out"}
     with pytest.raises(InputError, match=r"add it to augment\.policy, as in \[mask\]"):
-        augment(params, WorkspaceConfig(modality="text"), **told)
+        augment(params, WorkspaceConfig(modality="text"), **folders)
 
 
-def test_what_the_model_cannot_reach_comes_back(model: Path) -> None:
-    """It reads six words: a mask behind them is the hidden word again; a text that says [MASK] itself comes back as it was."""
+def test_a_mask_beyond_the_models_maximum_length_is_not_filled(model: Path) -> None:
+    """The model reads six words: a mask behind them becomes the hidden word again.
+
+    A text that contains [MASK] itself is unchanged.
+    """
     words = MaskedWords(EncoderParams(model=str(model)), model)
     long = "the a the a the a the a the [MASK]"
     assert words.fill(long, "[MASK]", ["green"], 1) == long.replace("[MASK]", "green")
@@ -109,8 +117,8 @@ def test_what_the_model_cannot_reach_comes_back(model: Path) -> None:
     assert {change(text, "mask", 0.5, seed, context) for seed in range(10)} == {text}
 
 
-def test_a_child_says_which_model_filled_it(model: Path, tmp_path: Path) -> None:
-    """Through the stage: no mask is left, the recipe has the model's key, and the same model gives the same child."""
+def test_the_recipe_of_an_augmented_row_has_the_key_of_the_model(model: Path, tmp_path: Path) -> None:
+    """After the stage no mask is left, the recipe has the model's key, and the same model gives the same rows."""
     with GenerationWriter(tmp_path / "v", stage="validate", modality="text") as writer:
         for text, label in (("red falls runs", "x"), ("green the a runs", "y")):
             row_id = identify(text.encode())
@@ -120,7 +128,7 @@ def test_a_child_says_which_model_filled_it(model: Path, tmp_path: Path) -> None
         {"augmentations_per_row": 4, "policy": [{"mask": 0.5}], "masked_lm": str(model)}
     )
     key = MaskedWords(EncoderParams(model=str(model)), model).key
-    found = []
+    augmented = []
     for name in ("one", "two"):
         augment(
             params,
@@ -129,14 +137,14 @@ def test_a_child_says_which_model_filled_it(model: Path, tmp_path: Path) -> None
             validated=tmp_path / "v",
             output=tmp_path / name,
         )
-        found.append(read(tmp_path / name))
-    assert found[0]["text"].tolist() == found[1]["text"].tolist()
-    assert not found[0]["text"].str.contains("MASK", regex=False).any()
-    assert {json.loads(one)["filled_by"] for one in found[0]["recipe"]} == {key}
-    assert found[0]["text"].str.contains("bus|apple").any()
+        augmented.append(read(tmp_path / name))
+    assert augmented[0]["text"].tolist() == augmented[1]["text"].tolist()
+    assert not augmented[0]["text"].str.contains("MASK", regex=False).any()
+    assert {json.loads(recipe)["filled_by"] for recipe in augmented[0]["recipe"]} == {key}
+    assert augmented[0]["text"].str.contains("bus|apple").any()
 
 
-def test_a_model_without_the_head_is_refused(of_texts: Path) -> None:
-    """Transformers would make one of random numbers; the error says what is missing and where to name another."""
+def test_a_model_without_a_masked_language_head_is_refused(of_texts: Path) -> None:
+    """Transformers would initialize one at random; the error says what is missing and where to name another model."""
     with pytest.raises(InputError, match=r"no masked language model's head .*augment\.masked_lm"):
         MaskedWords(EncoderParams(model=str(of_texts)), of_texts)

@@ -1,4 +1,6 @@
-"""pseudo_label: filters by hand, and propagation that never uses the labels that it is evaluated on."""
+"""Pseudo-labels: filters compared with hand calculations, and propagation that never uses the labels that it is
+evaluated on.
+"""
 
 from __future__ import annotations
 
@@ -301,5 +303,5 @@ def test_the_audit_counts_what_the_filter_would_keep_in_total_and_per_class() ->
     results = audit(labels, name, table, ["a", "b"])
     assert (results.filter, results.rows, results.kept) == ("class_wise", 4, 3)
     precisions = [results.precision, results.classes["a"].precision]
-    assert [one and one.value for one in precisions] == [round(2 / 3, 6), 0.75]
+    assert [precision and precision.value for precision in precisions] == [round(2 / 3, 6), 0.75]
     assert results.classes["b"] == ClassPrecision(rows=0, precision=None)

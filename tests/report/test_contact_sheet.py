@@ -1,4 +1,4 @@
-"""`seedling show`: the contact sheet holds parents, children, recipes and what was rejected; a browser shows it."""
+"""`seedling show`: the contact sheet has parents, augmented rows, recipes and rejected rows; a browser displays it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def seedling(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_recipes_are_said_in_words() -> None:
-    """As a caption has them: what was carried out, not what might have been."""
+def test_recipes_are_described_in_words() -> None:
+    """A caption lists the operations that were applied, not those that were possible."""
     assert (
         in_words('{"operation":"transforms","policy":[],"seed":1,"applied":["Affine","SoftShadow"]}')
         == "affine, soft shadow"
@@ -36,16 +36,20 @@ def test_recipes_are_said_in_words() -> None:
 
 @pytest.mark.slow
 def test_the_sheet_shows_augmented_rows_of_every_class(workspace: Path) -> None:
-    """Three parents, one of each class, each with its own two children; before anything is made the remedy is said."""
+    """Three parents, one of each class, with two augmented rows each; before anything is augmented an error names the
+    fix.
+    """
     done = seedling(workspace, "show", "augment")
     assert done.returncode == 2
     assert "`seedling run` does" in " ".join(done.stderr.split())
     set_value(workspace, ["augment", "augmentations_per_row"], 2)
     for stage in ("scrape", "validate", "augment", "synthesize"):
         open_ledger(workspace).run(stage)
-    found = sheet(workspace / "generations", "augment", parents=3, rows_per_parent=5)
-    assert sorted(group["parents"][0]["label"] for group in found["groups"]) == ["bar", "cross", "disc"]
-    assert all(len(group["rows"]) == 2 and group["rows"][0]["image"].startswith("data:") for group in found["groups"])
+    contact_sheet = sheet(workspace / "generations", "augment", parents=3, rows_per_parent=5)
+    assert sorted(group["parents"][0]["label"] for group in contact_sheet["groups"]) == ["bar", "cross", "disc"]
+    assert all(
+        len(group["rows"]) == 2 and group["rows"][0]["image"].startswith("data:") for group in contact_sheet["groups"]
+    )
     done = seedling(workspace, "show", "synthesize", "--sources", "4")
     assert done.returncode == 0, done.stderr
     assert "have changed" not in done.stdout

@@ -1,4 +1,4 @@
-"""What the report tells of any row: stories and examples of rows that are written here, by hand."""
+"""Row histories in the report, and example rows per cell of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seedling.report.row_stories import examples, stories
 
 
 def row(text: str, split: str, label: str | None, **more: Any) -> Row:
-    """Labeled by a person where it has a label."""
+    """A row whose label, if any, is human."""
     source = "human" if label else None
     return Row(
         identify(text.encode()), split, label=label, label_source=source, origin=f"t.csv#{text}", payload=text, **more
@@ -33,7 +33,9 @@ CHILD = replace(row("child", "train", "a"), parent_ids=[TAUGHT.id])
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """Four rows, a rejected copy, a child; the pool row labeled in round 1; two predictions, one wrong."""
+    """Four rows, a rejected copy, an augmented row, a pool row labeled in round 1, and two predictions, one of them
+    wrong.
+    """
     root = tmp_path / "generations"
     for stage, kept in (
         ("scrape", [TAUGHT, TESTED, SURE, POOL]),
@@ -43,23 +45,23 @@ def workspace(tmp_path: Path) -> Path:
     ):
         extra = [pa.field("p_label_error", pa.float32())] if stage == "validate" else []
         with GenerationWriter(root / stage, stage=stage.replace("/", "@"), modality="text", extra=extra) as writer:
-            for one in kept:
-                known = {"p_label_error": 0.25 if one is TAUGHT else None} if extra else {}
-                writer.keep(replace(one, extra=known))
+            for row in kept:
+                extra_values = {"p_label_error": 0.25 if row is TAUGHT else None} if extra else {}
+                writer.keep(replace(row, extra=extra_values))
             if stage == "validate":
                 writer.reject(
                     replace(TESTED, split="train", origin="t.csv#copy", extra={"p_label_error": None}),
                     "exact_duplicate",
                 )
             writer.close(rows_in=len(kept) + (stage == "validate"), classes=["a", "b"])
-    told = {
+    prediction_columns = {
         "id": [TESTED.id, SURE.id],
         "label": ["a", "b"],
         "predicted": ["b", "b"],
         "probabilities": [[0.3, 0.7], [0.1, 0.9]],
     }
     (tmp_path / "reports").mkdir()
-    pd.DataFrame(told).to_parquet(tmp_path / "reports" / "predictions.parquet")
+    pd.DataFrame(prediction_columns).to_parquet(tmp_path / "reports" / "predictions.parquet")
     return tmp_path
 
 
@@ -68,11 +70,11 @@ def predictions(workspace: Path) -> pd.DataFrame:
     return pd.read_parquet(workspace / "reports" / "predictions.parquet")
 
 
-def test_a_row_tells_where_it_came_from_and_what_became_of_it(workspace: Path) -> None:
-    """Origin, split, fold, label, doubt, parents, pseudo-label, answer, and the copy that was rejected."""
-    found = stories(workspace / "generations", predictions(workspace))
-    assert found["left_out"] == 0
-    rows = found["rows"]
+def test_a_row_history_has_its_provenance_and_its_use(workspace: Path) -> None:
+    """Origin, split, fold, label, label error probability, parents, pseudo-label, prediction, and the rejected copy."""
+    histories = stories(workspace / "generations", predictions(workspace))
+    assert histories["left_out"] == 0
+    rows = histories["rows"]
     assert rows[TAUGHT.id] == {
         "c": "validate",
         "o": "t.csv#taught",
@@ -89,15 +91,18 @@ def test_a_row_tells_where_it_came_from_and_what_became_of_it(workspace: Path) -
     assert (rows[CHILD.id]["p"], rows[CHILD.id]["c"]) == ([TAUGHT.id], "augment")
 
 
-def test_rows_with_a_prediction_come_first_where_there_is_no_room(workspace: Path) -> None:
+def test_rows_with_a_prediction_come_first_if_the_number_is_limited(workspace: Path) -> None:
     """Of six rows, the two with a prediction are included; the others are counted."""
     included = stories(workspace / "generations", predictions(workspace), max_rows=2)
     assert set(included["rows"]) == {TESTED.id, SURE.id}
     assert included["left_out"] == 4
 
 
-def test_examples_lie_under_their_cell(workspace: Path) -> None:
-    """The a that was taken for b, and the b that was not."""
-    found = examples(workspace / "generations", predictions(workspace), ["a", "b"])
-    assert {cell: [one["id"] for one in rows] for cell, rows in found.items()} == {"0-1": [TESTED.id], "1-1": [SURE.id]}
-    assert (found["0-1"][0]["text"], found["0-1"][0]["confidence"]) == ("tested", 0.7)
+def test_examples_are_grouped_by_cell_of_the_confusion_matrix(workspace: Path) -> None:
+    """The row of a predicted as b, and the row of b predicted correctly."""
+    examples_by_cell = examples(workspace / "generations", predictions(workspace), ["a", "b"])
+    assert {cell: [example["id"] for example in rows] for cell, rows in examples_by_cell.items()} == {
+        "0-1": [TESTED.id],
+        "1-1": [SURE.id],
+    }
+    assert (examples_by_cell["0-1"][0]["text"], examples_by_cell["0-1"][0]["confidence"]) == ("tested", 0.7)

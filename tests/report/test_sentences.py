@@ -71,10 +71,10 @@ def test_the_subject_names_classes_labels_and_round() -> None:
     )
     reviewed = plain(sentences.subject_sentence(subject(labeled=164, sources=[("by reviewers", 164)]), 0))
     assert "Trained on 164 rows labeled by reviewers. The model" in reviewed
-    many = plain(sentences.subject_sentence(subject(modality="text", classes=[f"c{n}" for n in range(20)]), 0))
-    assert "texts into 20 classes" in many
-    assert "c11 and 8 more." in many
-    assert "pseudo-labeled" not in many
+    many_classes = plain(sentences.subject_sentence(subject(modality="text", classes=[f"c{n}" for n in range(20)]), 0))
+    assert "texts into 20 classes" in many_classes
+    assert "c11 and 8 more." in many_classes
+    assert "pseudo-labeled" not in many_classes
     assert "&lt;b&gt;" in sentences.subject_sentence(subject(classes=["<b>"]), 0)
 
 
@@ -206,7 +206,7 @@ def test_abstention_states_coverage_and_the_target_only_if_it_is_missed() -> Non
     assert sentences.abstention_sentence(selective(**{**values, "coverage": None}), 224, 0.0) is None
 
 
-def test_a_threshold_that_wrong_labels_raised_is_pointed_out() -> None:
+def test_a_threshold_raised_by_wrong_labels_is_reported() -> None:
     """A tenth of the labels are wrong, the target is 95 %, and less than half of the rows are covered."""
     strict = selective(threshold=0.9, coverage=estimate(0.3), accuracy=ESTIMATE)
     sentence = plain(sentences.abstention_sentence(strict, 100, 0.1))
@@ -316,7 +316,7 @@ def test_wrong_test_labels_are_an_estimate() -> None:
     assert "the accuracy would be 80.0 % [70.0 %, 90.0 %]." in sentence
 
 
-def test_split_variation_says_whether_learners_differ() -> None:
+def test_split_variation_states_whether_learners_differ() -> None:
     """25 splits; a difference whose interval contains zero, with and without agreement, and one that does not."""
     repeated = RepeatedRecord(
         rows=60,

@@ -40,14 +40,14 @@ def test_log_loss_and_confusion_are_those_of_scikit_learn() -> None:
     assert (confusion(predicted, TRUTH, 4) == confusion_matrix(TRUTH, predicted)).all()
 
 
-def test_wilson_by_hand() -> None:
+def test_wilson_matches_a_hand_calculation() -> None:
     """8 of 10 at 95 %: 0.490 to 0.943, from Wilson's formula."""
-    found = wilson(8, 10)
-    assert (found.low, found.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    interval_of_eight = wilson(8, 10)
+    assert (interval_of_eight.low, interval_of_eight.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
-def test_wilson_is_that_of_scipy(confidence: float) -> None:
+def test_wilson_equals_that_of_scipy(confidence: float) -> None:
     """For every number of hits among 1, 7 and 200 rows. SciPy takes whole numbers only."""
     for rows in (1, 7, 200):
         for hits in range(rows + 1):
@@ -57,7 +57,7 @@ def test_wilson_is_that_of_scipy(confidence: float) -> None:
 
 
 def accuracy_of_rows(right: np.ndarray, rows: np.ndarray) -> float:
-    """The share of these rows that are right."""
+    """The share of these rows that are correct."""
     return float(right[rows].mean())
 
 
@@ -68,14 +68,14 @@ def test_the_interval_of_an_accuracy_covers_the_truth() -> None:
     for seed in range(300):
         rng = np.random.default_rng(seed)
         right = rng.random(80) < 0.8
-        found = interval(
+        accuracy_interval = interval(
             partial(accuracy_of_rows, right),
             np.arange(80).astype(str),
             draws=400,
             confidence=0.95,
             rng=rng,
         )
-        covered += found.low <= 0.8 <= found.high
+        covered += accuracy_interval.low <= 0.8 <= accuracy_interval.high
     assert 0.91 <= covered / 300 <= 0.98
 
 
@@ -87,15 +87,15 @@ def test_groups_are_drawn_whole() -> None:
         assert counts[0] == counts[2]
 
 
-def test_the_paired_difference_detects_the_worse_scores() -> None:
+def test_the_paired_difference_detects_worse_scores() -> None:
     """Ten of a hundred rows lost are worse with a probability near 1; equal scores have a probability of 0."""
     old, new = np.ones(100), np.ones(100)
     new[:10] = 0
     groups, rng = np.arange(100).astype(str), np.random.default_rng(0)
-    found = paired_difference(old, new, groups, larger_is_better=True, draws=1000, rng=rng)
-    assert found.value == pytest.approx(-0.1)
-    assert found.high < 0
-    assert found.probability_worse > 0.99
+    difference = paired_difference(old, new, groups, larger_is_better=True, draws=1000, rng=rng)
+    assert difference.value == pytest.approx(-0.1)
+    assert difference.high < 0
+    assert difference.probability_worse > 0.99
     same = paired_difference(old, old, groups, larger_is_better=True, draws=1000, rng=rng)
     assert (same.value, same.probability_worse) == (0.0, 0.0)
 
@@ -105,15 +105,15 @@ def test_a_difference_is_the_same_whether_draws_are_vectorized_or_sequential() -
     rng = np.random.default_rng(0)
     old, new = rng.random(40), rng.random(40)
     groups = rng.permutation(40).astype(str)
-    found = paired_difference(
+    difference = paired_difference(
         old, new, groups, larger_is_better=True, draws=300, rng=np.random.default_rng(9), confidence=0.9
     )
     means = np.array([(new - old)[rows].mean() for rows in resamples(groups, 300, np.random.default_rng(9))])
-    assert found.probability_worse == pytest.approx((means < 0).mean(), abs=1e-15)
-    assert 0.05 < found.probability_worse < 0.95
+    assert difference.probability_worse == pytest.approx((means < 0).mean(), abs=1e-15)
+    assert 0.05 < difference.probability_worse < 0.95
 
 
-def test_the_bootstrap_t_interval_is_students_for_normal_values() -> None:
+def test_the_bootstrap_t_interval_is_that_of_student_for_normal_values() -> None:
     """For 300 normal values, the ends agree with Student's within a tenth of the half-width.
 
     For skewed values, the interval is longer on the side of the long tail.
@@ -129,7 +129,7 @@ def test_the_bootstrap_t_interval_is_students_for_normal_values() -> None:
     assert bootstrap_t(np.ones(5), np.full(5, 2.0), draws=200, confidence=0.95, rng=np.random.default_rng(0)) == (2, 2)
 
 
-def test_the_interval_of_few_groups_is_students_of_their_means() -> None:
+def test_the_interval_of_few_groups_is_that_of_student_over_their_means() -> None:
     """For five groups of twelve rows, the interval is Student's over five means.
 
     One group of 94 rows and six of one row are 1.13 effective groups.
@@ -158,7 +158,7 @@ def test_the_interval_of_a_difference_over_few_groups_covers_the_truth() -> None
         rng = np.random.default_rng(seed)
         gain = rng.choice([0.0, 0.2], size=6)[group_index]  # 0.1 on average
         drawn = rng.random(len(groups))
-        found = paired_difference(
+        difference = paired_difference(
             (drawn < 0.6).astype(float),
             (drawn < 0.6 + gain).astype(float),
             groups,
@@ -166,12 +166,12 @@ def test_the_interval_of_a_difference_over_few_groups_covers_the_truth() -> None
             draws=200,
             rng=rng,
         )
-        hits += found.low <= 0.1 <= found.high
-        assert -1 <= found.low <= found.high <= 1
+        hits += difference.low <= 0.1 <= difference.high
+        assert -1 <= difference.low <= difference.high <= 1
     assert hits >= 450
 
 
-def test_the_score_difference_of_a_wrong_row_by_hand() -> None:
+def test_the_score_difference_of_a_wrong_row_matches_a_hand_calculation() -> None:
     """Two rows predicted as the first class, wrong with .1 and .2 by the old model and .3 and .2 by the new one.
 
     The log loss of the second class differs by ln 3 on the first row, which is the wrong one with the probability
@@ -184,22 +184,22 @@ def test_the_score_difference_of_a_wrong_row_by_hand() -> None:
     by_class = np.stack([((both - np.eye(3)[label]) ** 2).sum(axis=1) for label in range(3)], axis=1)
     assert briers(both) == pytest.approx(by_class)
     assert of_truth(log_losses(both), np.array([2, 0])) == pytest.approx(-np.log([0.7, 0.5]))
-    found = difference_if_wrong(old, new, log_losses)
-    assert found == pytest.approx(np.log(3) * np.sqrt(0.5))
+    score_difference = difference_if_wrong(old, new, log_losses)
+    assert score_difference == pytest.approx(np.log(3) * np.sqrt(0.5))
     gaps, groups = np.linspace(-0.01, 0.01, 50), np.arange(50).astype(str)
     wide, narrow = (
         paired_difference(
             np.zeros(50), gaps, groups, larger_is_better=True, draws=500, rng=np.random.default_rng(0), wrong=wrong
         )
-        for wrong in (found, 0.0)
+        for wrong in (score_difference, 0.0)
     )
-    assert narrow.high < 0.005 < wide.high < found
+    assert narrow.high < 0.005 < wide.high < score_difference
 
 
 def test_the_interval_of_a_difference_stays_within_the_possible_values() -> None:
     """For rows that both models predict correctly, the interval is within one row lost and one row won."""
     for rows in (1, 3):
-        found = paired_difference(
+        difference = paired_difference(
             np.ones(rows),
             np.ones(rows),
             np.arange(rows).astype(str),
@@ -208,7 +208,7 @@ def test_the_interval_of_a_difference_stays_within_the_possible_values() -> None
             rng=np.random.default_rng(0),
             wrong=1.0,
         )
-        assert -1 <= found.low < 0 < found.high <= 1
+        assert -1 <= difference.low < 0 < difference.high <= 1
 
 
 def test_the_temperature_reverts_the_scaling_of_logits() -> None:

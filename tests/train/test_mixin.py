@@ -1,4 +1,4 @@
-"""Another dataset beside ours: its rows are learnt from, and judge nothing."""
+"""The mix-in: another dataset, whose rows are used for training and never for evaluation."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ from seedling.validate import validate
 IMAGES = WorkspaceConfig(modality="image")
 
 
-def test_its_rows_have_a_split_of_their_own(make_images: Callable[..., Path], tmp_path: Path) -> None:
-    """In no fold, under its own labels, which are no classes; what is or comes near one of our labeled rows goes, and so do its rows without a label."""
+def test_mixin_rows_have_a_split_of_their_own(make_images: Callable[..., Path], tmp_path: Path) -> None:
+    """They are in no fold, and their labels are not classes.
+
+    Duplicates and near-duplicates of labeled rows are rejected, and so are rows without a label.
+    """
     data = tmp_path / "data"
     make_images(data / "mine", labeled=4, pool=2, test=2)
     rng = np.random.default_rng(1)
@@ -57,31 +60,35 @@ def test_its_rows_have_a_split_of_their_own(make_images: Callable[..., Path], tm
     }
 
 
-def images(many: int, seed: int) -> tuple[Inputs, np.ndarray]:
-    """Shapes in turn, as the network takes them, and which they are."""
+def images(count: int, seed: int) -> tuple[Inputs, np.ndarray]:
+    """Images of alternating shapes as the network's inputs, and the labels."""
     rng = np.random.default_rng(seed)
-    labels = np.arange(many) % 3
-    made = np.stack([np.stack([draw(SHAPES[one], rng)[4:20, 4:20]] * 3, axis=-1) for one in labels])
-    return Inputs(np.zeros((many, 1), dtype=np.float32), made), labels
+    labels = np.arange(count) % 3
+    pixels = np.stack([np.stack([draw(SHAPES[label], rng)[4:20, 4:20]] * 3, axis=-1) for label in labels])
+    return Inputs(np.zeros((count, 1), dtype=np.float32), pixels), labels
 
 
 @pytest.mark.slow
-def test_the_network_learns_from_it_and_answers_in_our_classes() -> None:
-    """Two rows a class of ours, sixty a class of the same shapes under other names: unseen rows are told apart far better than without."""
-    (ours, truth), (theirs, other), (asked, wanted) = images(6, 0), images(180, 1), images(150, 2)
+def test_the_network_learns_from_the_mixin_and_predicts_our_classes() -> None:
+    """Two rows per class, and a mix-in of sixty per class with the same shapes under other names: accuracy on unseen
+    rows is much higher than without.
+    """
+    (ours, truth), (theirs, other), (unseen, unseen_labels) = images(6, 0), images(180, 1), images(150, 2)
     mixin = Mixin(theirs, (2 - other).astype(np.int64), np.ones(len(other)), 3)
     right = {}
     for loss in ("plain", "mixin"):
         net = Network(FitContext(3, seed=3, steps=150, loss=loss, mixin=mixin))
         net.fit(ours, np.eye(3)[truth], np.ones(6))
-        right[loss] = float((net.logits(asked).argmax(axis=1) == wanted).mean())
+        right[loss] = float((net.logits(unseen).argmax(axis=1) == unseen_labels).mean())
         assert not any("mixin" in name for name in net.tensors())
     assert right["mixin"] > right["plain"] + 0.1
 
 
 @pytest.mark.slow
-def test_cross_validation_says_whether_it_helps(workspace: Path) -> None:
-    """Through all stages: the network is tried with and without the other dataset, whose rows are in no other stage's output."""
+def test_cross_validation_measures_whether_the_mixin_helps(workspace: Path) -> None:
+    """In a run of all stages the network is trained with and without the mix-in, whose rows are in no other stage's
+    output.
+    """
     rng = np.random.default_rng(11)
     for shape, name in zip(SHAPES, ("o", "l", "x"), strict=True):
         (workspace / "data/other" / name).mkdir(parents=True)
@@ -97,12 +104,12 @@ def test_cross_validation_says_whether_it_helps(workspace: Path) -> None:
     for stage in stages(0).values():
         run_stage(stage, workspace)
     tried = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["candidates"]
-    losses = {one["loss"] for one in tried if one["learner"] == "network"}
+    losses = {candidate["loss"] for candidate in tried if candidate["learner"] == "network"}
     assert {"plain", "mixin"} <= losses
     assert len(read(workspace / "generations/validate", splits=["mixin"])) == 36
     set_value(workspace, ["train", "mixin"], value=False)
     run_stage(find_stage("train@0"), workspace)
     without = json.loads((workspace / "models/0/candidates.json").read_text(encoding="utf-8"))["candidates"]
-    assert {one["loss"] for one in without if one["learner"] == "network"} == losses - {"mixin"}
+    assert {candidate["loss"] for candidate in without if candidate["learner"] == "network"} == losses - {"mixin"}
     mixed = set(read(workspace / "generations/validate", splits=["mixin"])["id"])
     assert not mixed & set(pd.read_parquet(workspace / "reports/predictions.parquet")["id"])

@@ -296,8 +296,8 @@ def test_banded_search_finds_what_comparing_all_pairs_finds() -> None:
         if (int(every[i]) ^ int(every[j])).bit_count() <= 3
         and np.abs(thumbs[i].astype(int) - thumbs[j].astype(int)).mean() <= 6
     }
-    found = {tuple(sorted(pair)) for pair in near_duplicate_images(every, thumbs, bits=3, difference=6)}
-    assert found == expected
+    found_pairs = {tuple(sorted(pair)) for pair in near_duplicate_images(every, thumbs, bits=3, difference=6)}
+    assert found_pairs == expected
     assert len(expected) == 15
 
 
