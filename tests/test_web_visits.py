@@ -41,7 +41,7 @@ def web(server: Site) -> Site:
     """The site with twenty labeled texts."""
     server.etags = True
     server.routes = {"/": page(range(10))}
-    server.asked.clear()
+    server.requests.clear()
     return server
 
 
@@ -88,7 +88,7 @@ def changed_by_dvc(workspace: Path) -> dict[str, object]:
 def test_a_visit_that_brings_nothing_changes_no_file(workspace: Path, web: Site) -> None:
     """The site is asked again; params.yaml, dvc.lock and the rows keep their bytes, and a later run takes the rows as they are."""
     before = tracked(workspace)
-    web.asked.clear()
+    web.requests.clear()
     assert visit(workspace) == "unchanged"
     assert web.paths() == ["/"]
     assert tracked(workspace) == before

@@ -1,4 +1,4 @@
-"""What the tests of sources on the web share."""
+"""Helpers for tests of sources on the web."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ IMAGES, TEXTS = WorkspaceConfig(modality="image"), WorkspaceConfig(modality="tex
 QUICK = {"allow_private_hosts": True, "requests_per_second": 200}
 
 
-def run(place: Path, config: WorkspaceConfig, *sources: dict[str, Any], as_of: str | None = None, **more: Any) -> Path:
-    (place / "data").mkdir(exist_ok=True)
+def run(folder: Path, config: WorkspaceConfig, *sources: dict[str, Any], as_of: str | None = None, **more: Any) -> Path:
+    (folder / "data").mkdir(exist_ok=True)
     params = ScrapeParams.model_validate({"sources": list(sources), "as_of": as_of, **more})
-    scrape(params, config, data=place / "data", output=place / "out", crawl_stores=place / "web")
-    return place / "out"
+    scrape(params, config, data=folder / "data", output=folder / "out", crawl_stores=folder / "web")
+    return folder / "out"
 
 
-def gallery(told: Site) -> None:
-    """Two pages, three images with words beside them."""
-    told.routes |= {
+def gallery(server: Site) -> None:
+    """Serve two pages with three images, each with text."""
+    server.routes |= {
         "/": '<figure id="a"><img src="a.png" alt="a black cat"><b>cat</b></figure><figure><img src="b.png" alt="my dog"></figure>'
         '<a rel="next" href="/2">next</a><a rel="license" href="https://licenses.example/by">by</a><i rel="author">Ada</i>',
         "/2": '<figure><img src="c.png" alt="nobody" title="a dog"><b>dog</b></figure>',

@@ -1,4 +1,4 @@
-"""Files that are cut, half written, merged by git or not what their names say: an error names the file and what to do."""
+"""Files that are truncated, half written, merged by git or not in their format: an error names the file and the fix."""
 
 from __future__ import annotations
 
@@ -53,15 +53,17 @@ def cut(path: Path) -> None:
         ("a: [", "not readable YAML"),
     ],
 )
-def test_yaml_that_cannot_be_used_is_named_at_once(tmp_path: Path, text: str, message: str) -> None:
-    """Conflict markers with how to solve them, aliases that would fill the memory, no YAML: params.yaml is named."""
+def test_unreadable_params_are_reported_with_the_file(tmp_path: Path, text: str, message: str) -> None:
+    """Conflict markers with the way to solve them, aliases that would fill the memory, and invalid YAML: the error
+    names params.yaml.
+    """
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(InputError, match=f"params.yaml .*({message})"):
         load(tmp_path)
 
 
 def test_a_conflict_in_a_file_that_seedling_can_merge_names_the_command() -> None:
-    """dvc.lock is written by programs: nobody solves its conflicts by hand."""
+    """Programs write dvc.lock, so its conflicts are not solved by hand."""
     with pytest.raises(InputError, match="`seedling resolve`"):
         parse_yaml(CONFLICT, "dvc.lock")
 
@@ -71,10 +73,10 @@ def test_ordinary_aliases_are_read() -> None:
     assert parse_yaml("a: &x {b: 1}\nc: *x\nd: {<<: *x, e: 2}", "params.yaml")["d"] == {"b": 1, "e": 2}
 
 
-def test_half_a_line_in_the_log_of_test_set_evaluations_costs_that_line_alone(
+def test_a_truncated_line_in_the_log_of_test_set_evaluations_loses_that_line_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The others are counted, the next one is not glued to it, and standard error names file and line."""
+    """The other lines are counted, the next one begins on a new line, and standard error names file and line."""
     log_test_evaluation(tmp_path, "split", "model-1", ["accuracy"])
     log = tmp_path / "test_evaluations.jsonl"
     for copy in (log, tmp_path / ".seedling/test_evaluations.jsonl"):
@@ -88,10 +90,10 @@ def test_half_a_line_in_the_log_of_test_set_evaluations_costs_that_line_alone(
 
 
 @pytest.mark.parametrize("content", ["", '{"name": "r', "[]", '{"name": "run"}'])
-def test_a_damaged_run_record_is_left_out_of_the_history(
+def test_a_damaged_run_record_is_omitted_from_the_history(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
-    """The other runs are there, and standard error names the file."""
+    """The other runs are listed, and standard error names the file."""
     folder = tmp_path / ".seedling/runs"
     folder.mkdir(parents=True)
     (folder / "whole.json").write_text(json.dumps({"name": "whole", "ended": "2026-01-01T00:00:00+00:00"}))
@@ -112,23 +114,23 @@ def generation(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["part-00000.parquet", "manifest.json"])
-def test_a_generation_that_was_cut_names_the_file_and_the_remedy(generation: Path, name: str) -> None:
-    """Whichever way it is read."""
+def test_a_truncated_generation_is_reported_with_the_file_and_the_fix(generation: Path, name: str) -> None:
+    """By every function that reads it."""
     cut(generation / name)
     for reader in (read, lambda folder: list(stream(folder)), lambda folder: list(ids_of(folder, "pool"))):
         with pytest.raises(DamagedFile, match=rf"{name} is damaged .*delete this file and run `seedling run`"):
             reader(generation)
 
 
-def test_a_manifest_that_is_json_but_no_manifest_is_named(generation: Path) -> None:
+def test_json_that_is_not_a_manifest_is_reported(generation: Path) -> None:
     """An empty list, for example."""
     (generation / "manifest.json").write_text("[]")
     with pytest.raises(DamagedFile, match=r"manifest\.json is damaged \(it is not a manifest\)"):
         read_manifest(generation)
 
 
-def test_a_damaged_feature_cache_is_made_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All that it held can be computed again: no row is found, new ones are kept, and standard error says so."""
+def test_a_damaged_feature_cache_is_created_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of its contents can be computed again: it is empty, stores new rows, and standard error reports this."""
     cache = FeatureCache(tmp_path, "key")
     cache.put(["a"], np.ones((1, 4), np.float32))
     (tmp_path / "key.sqlite").write_bytes(b"no database " * 1000)
@@ -139,8 +141,10 @@ def test_a_damaged_feature_cache_is_made_anew(tmp_path: Path, capsys: pytest.Cap
     assert "key.sqlite is damaged" in capsys.readouterr().err
 
 
-def test_a_damaged_store_of_a_source_is_never_replaced_unasked(tmp_path: Path) -> None:
-    """It holds what the site may no longer have: the error names the file, how to save what is left, and what deleting it costs."""
+def test_a_damaged_store_of_a_source_is_never_replaced_silently(tmp_path: Path) -> None:
+    """It may hold what the site has removed: the error names the file, how to save the rest, and what is lost if it is
+    deleted.
+    """
     path = tmp_path / ".seedling/web/site.sqlite"
     with CrawlStore(path) as store:
         store.visit("first", "definition")
@@ -151,8 +155,8 @@ def test_a_damaged_store_of_a_source_is_never_replaced_unasked(tmp_path: Path) -
     assert path.read_bytes() == before
 
 
-def test_great_expectations_folder_is_removed_only_where_a_file_in_it_is_cut(tmp_path: Path) -> None:
-    """A whole one stays."""
+def test_great_expectations_folder_is_removed_only_if_a_file_in_it_is_truncated(tmp_path: Path) -> None:
+    """A complete folder stays."""
     store = tmp_path / "gx"
     (store / "expectations").mkdir(parents=True)
     (store / "great_expectations.yml").write_text("stores: {}\ndata_docs_sites: {}\n")
@@ -163,8 +167,8 @@ def test_great_expectations_folder_is_removed_only_where_a_file_in_it_is_cut(tmp
     assert not store.exists()
 
 
-def test_a_disk_that_is_full_is_named_with_the_file(tmp_path: Path) -> None:
-    """The system refuses to write more into a file: the sentence says so, not a library's message."""
+def test_a_full_disk_is_reported_with_the_file(tmp_path: Path) -> None:
+    """The error names the cause instead of a library's message."""
     program = (
         "import sys; from pathlib import Path; from seedling.faults import as_seedling_error\n"
         "try: Path(sys.argv[1]).write_bytes(bytes(10**6))\n"
@@ -181,35 +185,35 @@ def test_a_disk_that_is_full_is_named_with_the_file(tmp_path: Path) -> None:
     assert "free space and run again" in done.stdout
 
 
-def test_an_error_that_nobody_foresaw_has_a_sentence_a_log_file_and_an_exit_code_of_its_own(tmp_path: Path) -> None:
+def test_an_unexpected_error_has_a_sentence_a_log_file_and_an_exit_code_of_its_own(tmp_path: Path) -> None:
     """Never exit code 1, which means that a gate failed."""
     (tmp_path / ".seedling").mkdir()
     try:
         np.zeros(3).reshape(2, 2)
     except ValueError as error:
-        known = as_seedling_error(error, "seedling run", tmp_path)
-    assert isinstance(known, UnexpectedError)
-    assert known.exit_code == 70
+        seedling_error = as_seedling_error(error, "seedling run", tmp_path)
+    assert isinstance(seedling_error, UnexpectedError)
+    assert seedling_error.exit_code == 70
     log = tmp_path / ".seedling/logs/errors.log"
-    assert str(log) in str(known)
+    assert str(log) in str(seedling_error)
     assert "test_damaged_files.py" in log.read_text()
 
 
-def test_a_known_cause_below_the_error_of_a_library_is_the_one_that_is_told() -> None:
-    """DVC and Prefect wrap what the system said."""
+def test_the_known_cause_of_a_librarys_error_is_reported() -> None:
+    """DVC and Prefect wrap the error of the operating system."""
     try:
         try:
             raise OSError(28, "No space left on device", "/w/file")
         except OSError as cause:
             raise RuntimeError("upload failed") from cause
     except RuntimeError as error:
-        known = as_seedling_error(error, "x", None)
-    assert str(known).startswith("The disk is full at /w/file")
-    assert known.exit_code == 2
+        seedling_error = as_seedling_error(error, "x", None)
+    assert str(seedling_error).startswith("The disk is full at /w/file")
+    assert seedling_error.exit_code == 2
 
 
-def test_errors_come_through_other_processes_whole() -> None:
-    """As Prefect and joblib send them."""
+def test_errors_can_be_pickled_without_loss() -> None:
+    """Prefect and joblib send them between processes."""
     error = pickle.loads(pickle.dumps(DamagedFile("a.json", ValueError("cut"), "delete it")))  # noqa: S301
     assert str(error) == "a.json is damaged (ValueError: cut): delete it."
     assert isinstance(error, SeedlingError)
@@ -233,8 +237,8 @@ def test_the_memory_limit_is_the_smallest_of_all_parents(tmp_path: Path, file: s
     assert memory_limit_bytes(tmp_path / "cgroup", listed) == 2_000_000_000
 
 
-def test_too_little_memory_is_told_before_the_start_with_the_numbers() -> None:
-    """What is needed, and what there is; nothing where there is enough."""
+def test_too_little_memory_is_reported_before_the_start_with_the_numbers() -> None:
+    """The required and the available memory; nothing is reported if there is enough."""
     sentence = memory_warning(20_000, "image", limit=2**30)
     assert sentence is not None
     assert "20,000 rows" in sentence
@@ -245,8 +249,8 @@ def test_too_little_memory_is_told_before_the_start_with_the_numbers() -> None:
 @pytest.mark.parametrize(
     "content", ["{}", '{"round": 0, "decision": "accepted", "reason": "", "stop": false}', "[", '{"round": "x"}']
 )
-def test_a_verdict_without_its_keys_is_a_damaged_file(content: str, tmp_path: Path) -> None:
-    """The error names the file and what to do, and is no KeyError."""
+def test_a_decision_without_its_keys_is_a_damaged_file(content: str, tmp_path: Path) -> None:
+    """The error names the file and the fix, and is not a KeyError."""
     path = tmp_path / "models" / "0" / "decision.json"
     path.parent.mkdir(parents=True)
     path.write_text(content, encoding="utf-8")

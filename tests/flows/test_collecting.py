@@ -1,4 +1,4 @@
-"""A workspace with a source of each kind, through all stages, against a real server and a real browser."""
+"""A workspace with a source of each kind through all stages, with a real server and a real browser."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ WEATHER = {
 }
 
 
-def said(kind: str, number: int) -> str:
-    """A sentence of a class, no two alike."""
+def sentence(kind: str, number: int) -> str:
+    """A sentence of a class; no two are equal."""
     return f"{WEATHER[kind][number % 3]} the {('hills', 'docks', 'fields', 'roofs', 'lanes')[number % 5]}, day {kind} {number}"
 
 
-def written(told: Site, data: Path) -> list[dict[str, object]]:
-    """What each source holds, eight texts a class from each, and the sources."""
+def written(server: Site, data: Path) -> list[dict[str, object]]:
+    """Write the contents of each source, eight texts per class, and return the sources."""
     classes = tuple(WEATHER)
-    lines = [(kind, said(kind, number)) for number in range(100) for kind in classes]
+    lines = [(kind, sentence(kind, number)) for number in range(100) for kind in classes]
     rows = {
-        name: lines[20 * place : 20 * (place + 1)]
-        for place, name in enumerate(("folder", "table", "hub", "crawl", "sequence", "api", "browser"))
+        name: lines[20 * index : 20 * (index + 1)]
+        for index, name in enumerate(("folder", "table", "hub", "crawl", "sequence", "api", "browser"))
     }
     for number, (kind, text) in enumerate(rows["folder"]):
         path = data / "notes" / "labeled" / kind / f"{number}.txt"
@@ -44,7 +44,7 @@ def written(told: Site, data: Path) -> list[dict[str, object]]:
     pd.DataFrame(rows["table"], columns=["label", "text"]).to_csv(data / "table.csv", index=False)
     (data / "hub").mkdir()
     pd.DataFrame(rows["hub"], columns=["label", "text"]).to_parquet(data / "hub" / "train.parquet")
-    told.routes["/"] = "".join(f"<p><q>{text}</q><b>{kind}</b></p>" for kind, text in rows["crawl"])
+    server.routes["/"] = "".join(f"<p><q>{text}</q><b>{kind}</b></p>" for kind, text in rows["crawl"])
 
     def page(path: str, _: bytes) -> Reply:
         number = int(path.rsplit("/", 1)[1])
@@ -53,13 +53,13 @@ def written(told: Site, data: Path) -> list[dict[str, object]]:
         kind, text = rows["sequence"][number - 1]
         return Reply(f"<p>{text}</p><i>{80 if kind == 'rain' else 10}</i>")
 
-    told.routes["/day/*"] = page
+    server.routes["/day/*"] = page
     nodes = [{"id": number, "note": text, "kind": kind} for number, (kind, text) in enumerate(rows["api"])]
-    told.routes["/api"] = lambda path, _: Reply(
+    server.routes["/api"] = lambda path, _: Reply(
         json.dumps({"notes": nodes[:10], "next": "/api?page=2"} if "page" not in path else {"notes": nodes[10:]}),
         kind="application/json",
     )
-    told.routes["/live"] = (
+    server.routes["/live"] = (
         "<div id=l></div><script>setTimeout(() => { for (const [k, t] of "
         + json.dumps(rows["browser"])
         + ") { const p = document.createElement('p'); p.innerHTML = `<q>${t}</q><b>${k}</b>`; l.append(p); } }, 200)</script>"
@@ -70,27 +70,30 @@ def written(told: Site, data: Path) -> list[dict[str, object]]:
         {"kind": "folder", "path": "notes"},
         {"kind": "table", "path": "table.csv"},
         {"kind": "huggingface", "dataset": "hub"},
-        {"kind": "crawl", "start": told.address + "/", "item": "p", "text": "q::text", "tag": "b::text", **web},
-        {"kind": "sequence", "url": told.address + "/day/{1..25}", "text": "p::text", "fields": {"wet": "i::text"},
+        {"kind": "crawl", "start": server.address + "/", "item": "p", "text": "q::text", "tag": "b::text", **web},
+        {"kind": "sequence", "url": server.address + "/day/{1..25}", "text": "p::text", "fields": {"wet": "i::text"},
          "rules": [{"rule": "wetness", "field": "wet", "bands": bands}], **web},
-        {"kind": "api", "url": told.address + "/api", "items": "notes", "id": "id", "text": "note", "next": "next", "fields": {"kind": "kind"},
+        {"kind": "api", "url": server.address + "/api", "items": "notes", "id": "id", "text": "note", "next": "next", "fields": {"kind": "kind"},
          "rules": [{"rule": "kind", "field": "kind"}], **web},
-        {"kind": "crawl", "name": "live", "start": told.address + "/live", "item": "#l p", "text": "q::text", "tag": "b::text", "browser": True,
+        {"kind": "crawl", "name": "live", "start": server.address + "/live", "item": "#l p", "text": "q::text", "tag": "b::text", "browser": True,
          "browser_path": "/usr/bin/chromium", "browser_sandbox": False, "wait_for": "#l p", **web},
     ]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_a_source_of_each_kind_becomes_a_model(example: Callable[[str], Path]) -> None:
-    """Seven sources, 140 rows, all labeled; `why` tells the story of one; a second day asks for pages alone and brings what is new."""
-    place = example("intents")
-    with site() as told:
-        told.etags = True
-        sources = written(told, place / "data")
-        shorten_runs(place, scrape__sources=sources, scrape__as_of="2026-01-01", synthesize__templates=[])
-        assert load(place).scrape.as_of == "2026-01-01"
-        run_all_stages(place)
-        rows, notes = read(place / "generations/scrape"), read_notes(place / "generations/scrape", ScrapeNotes)
+def test_sources_of_each_kind_train_a_model(example: Callable[[str], Path]) -> None:
+    """Seven sources, 140 rows, all labeled.
+
+    `why` explains one of them; a visit with a later as_of requests pages alone and adds new rows.
+    """
+    workspace = example("intents")
+    with site() as server:
+        server.etags = True
+        sources = written(server, workspace / "data")
+        shorten_runs(workspace, scrape__sources=sources, scrape__as_of="2026-01-01", synthesize__templates=[])
+        assert load(workspace).scrape.as_of == "2026-01-01"
+        run_all_stages(workspace)
+        rows, notes = read(workspace / "generations/scrape"), read_notes(workspace / "generations/scrape", ScrapeNotes)
         assert len(rows) == 140
         assert rows["label"].value_counts().to_dict() == {"rain": 70, "sun": 70}
         assert (rows["label"] == [("rain" if "rain" in text else "sun") for text in rows["text"]]).all()
@@ -100,23 +103,23 @@ def test_a_source_of_each_kind_becomes_a_model(example: Callable[[str], Path]) -
             "weak:wetness": 20,
             "weak:kind": 20,
         }
-        assert {one for counts in notes.no_items.values() for one in counts.items()} == {("absent", 5)}
-        page = (place / "reports/report.html").read_text(encoding="utf-8")
+        assert {no_item for counts in notes.no_items.values() for no_item in counts.items()} == {("absent", 5)}
+        page = (workspace / "reports/report.html").read_text(encoding="utf-8")
         assert "What was collected" in page
         assert "5 absent" in page
 
         origin = rows.loc[rows["label_source"] == "weak:kind", "origin"].iloc[0]
-        why = seedling("why", origin, "-w", place)
+        why = seedling("why", origin, "-w", workspace)
         assert "fetched 20" in why.stdout
         assert "votes kind=" in why.stdout
 
-        told.asked.clear()
-        told.routes["/day/21"] = f"<p>{said('sun', 777)}</p><i>3</i>"
-        open_ledger(place).run("scrape")
-        assert told.paths() == [], "the same day asks nothing"
-        set_value(place, ["scrape", "as_of"], "2026-01-02")
-        open_ledger(place).run("scrape")
-        assert len(read(place / "generations/scrape")) == 141
-        assert {path for path in told.paths() if path.startswith("/day")} == {
+        server.requests.clear()
+        server.routes["/day/21"] = f"<p>{sentence('sun', 777)}</p><i>3</i>"
+        open_ledger(workspace).run("scrape")
+        assert server.paths() == [], "the same day asks nothing"
+        set_value(workspace, ["scrape", "as_of"], "2026-01-02")
+        open_ledger(workspace).run("scrape")
+        assert len(read(workspace / "generations/scrape")) == 141
+        assert {path for path in server.paths() if path.startswith("/day")} == {
             f"/day/{number}" for number in range(21, 26)
         }

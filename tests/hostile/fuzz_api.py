@@ -92,7 +92,7 @@ def post_body(client: httpx.Client, body: bytes, content_type: str) -> None:
     assert time.monotonic() - began < SECONDS_PER_REQUEST, body[:200]
     if response.status_code == 200:
         answers: list[dict[str, Any]] = response.json()["answers"]
-        assert all((one["predicted"] is None) == (one["error"] is not None) for one in answers), body[:200]
+        assert all((answer["predicted"] is None) == (answer["error"] is not None) for answer in answers), body[:200]
 
 
 def send_raw(port: int, request: bytes) -> None:

@@ -46,31 +46,31 @@ def changed(encoded: bytes, others: Sequence[bytes], rng: random.Random) -> byte
     """The bytes with a few changes of random kinds."""
     content = bytearray(encoded)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        place, length = rng.randrange(len(content) + 1), rng.choice((1, 2, 4, 12, 64, 500))
+        offset, length = rng.randrange(len(content) + 1), rng.choice((1, 2, 4, 12, 64, 500))
         kind = rng.randrange(7)
         if kind == 0 and content:
-            content[min(place, len(content) - 1)] ^= 1 << rng.randrange(8)
+            content[min(offset, len(content) - 1)] ^= 1 << rng.randrange(8)
         elif kind == 1:
             piece = rng.choice(INTERESTING)
-            content[place : place + len(piece)] = piece
+            content[offset : offset + len(piece)] = piece
         elif kind == 2:
-            del content[place : place + length]
+            del content[offset : offset + length]
         elif kind == 3:
-            content[place:place] = content[place : place + length] * rng.choice((1, 2, 50))
+            content[offset:offset] = content[offset : offset + length] * rng.choice((1, 2, 50))
         elif kind == 4:
-            content[place : place + length] = rng.randbytes(length)
+            content[offset : offset + length] = rng.randbytes(length)
         elif kind == 5:
             other = rng.choice(others)
             start = rng.randrange(len(other) + 1)
-            content[place:place] = other[start : start + length]
+            content[offset:offset] = other[start : start + length]
         elif rng.random() < 0.2:
-            del content[place:]
+            del content[offset:]
         del content[2 * MAX_SEED_BYTES :]
     return bytes(content)
 
 
 def fault(encoded: bytes) -> str | None:
-    """What is wrong with how these bytes are handled, or None."""
+    """A description of what is wrong with the handling of these bytes, or None."""
     began = time.process_time()
     try:
         pixels = images.decode(encoded, MAX_MEGAPIXELS)
@@ -91,7 +91,7 @@ def fault(encoded: bytes) -> str | None:
 
 
 def main() -> int:
-    """Fuzzes for FUZZ_SECONDS (60) from FUZZ_SEED (0); the exit status."""
+    """Fuzz for FUZZ_SECONDS (60) from FUZZ_SEED (0), and return the exit status."""
     until = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "60"))
     rng = random.Random(int(os.environ.get("FUZZ_SEED", "0")))  # noqa: S311  (no secret)
     seeds = [encoded for _, _, encoded, _ in forms() if encoded and len(encoded) <= MAX_SEED_BYTES]
@@ -100,15 +100,15 @@ def main() -> int:
     while time.monotonic() < until:
         encoded = changed(rng.choice(seeds), seeds, rng)
         try:
-            found = fault(encoded)
+            description = fault(encoded)
         except Exception as error:  # noqa: BLE001  (any is a finding)
-            found = f"{type(error).__name__}: {error}"
+            description = f"{type(error).__name__}: {error}"
         counts["inputs"] += 1
-        if found is not None:
-            faults[found] += 1
+        if description is not None:
+            faults[description] += 1
             path = folder / hashlib.sha256(encoded).hexdigest()[:16]
             path.write_bytes(encoded)
-            print(f"{path}: {found}", file=sys.stderr)
+            print(f"{path}: {description}", file=sys.stderr)
     print(f"{counts['inputs']:,} inputs, {faults.total():,} faults{f', in {folder}' if faults else ''}")
     return 1 if faults else 0
 

@@ -89,26 +89,28 @@ def targets() -> list[tuple[str, Target, list[bytes]]]:
 
 def changed(content: bytes, others: Sequence[bytes], generator: random.Random) -> bytes:
     """The content with some bytes changed, removed, repeated, replaced by tokens, or by a piece of another input."""
-    made = bytearray(content)
+    changed_content = bytearray(content)
     for _ in range(generator.randint(1, 8)):
-        place = generator.randint(0, len(made))
+        offset = generator.randint(0, len(changed_content))
         length = generator.choice([1, 1, 2, 5, 40])
         match generator.randint(0, 5):
             case 0:
-                made[place : place + 1] = bytes([generator.randrange(256)])
+                changed_content[offset : offset + 1] = bytes([generator.randrange(256)])
             case 1:
-                del made[place : place + length]
+                del changed_content[offset : offset + length]
             case 2:
-                made[place:place] = generator.choice(TOKENS)
+                changed_content[offset:offset] = generator.choice(TOKENS)
             case 3:
-                made[place:place] = made[place : place + length] * generator.choice([2, 3, 50])
+                changed_content[offset:offset] = changed_content[offset : offset + length] * generator.choice(
+                    [2, 3, 50]
+                )
             case 4:
                 other = generator.choice(others)
                 start = generator.randint(0, len(other))
-                made[place : place + length] = other[start : start + generator.randint(1, 60)]
+                changed_content[offset : offset + length] = other[start : start + generator.randint(1, 60)]
             case _:
-                made[place:place] = generator.choice(TOKENS) * generator.choice([2, 20, 500])
-    return bytes(made[:MAX_BYTES])
+                changed_content[offset:offset] = generator.choice(TOKENS) * generator.choice([2, 20, 500])
+    return bytes(changed_content[:MAX_BYTES])
 
 
 class TooSlowError(Exception):

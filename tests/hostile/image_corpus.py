@@ -29,7 +29,7 @@ EXIF_BAD_RATIONAL = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x1a\x01\x0a\0\x01\0\0\0\x1a\
 
 
 def pixels_of(seed: int, height: int = SIDE, width: int = SIDE) -> images.Pixels:
-    """A smooth image of its own."""
+    """A smooth image that depends on the seed."""
     coarse = np.random.default_rng(seed).integers(0, 255, (6, 6, 3)).astype(np.uint8)
     return images.resized(coarse, width, height)
 
@@ -83,7 +83,7 @@ def jpeg_of_size(seed: int, height: int, width: int) -> bytes:
 def jpeg_without(seed: int, kind: bytes) -> bytes:
     """A JPEG that lacks one kind of segment."""
     good = saved(seed, "JPEG")
-    for segment in reversed([one for one in jpeg_segments(good) if one.kind == kind]):
+    for segment in reversed([segment for segment in jpeg_segments(good) if segment.kind == kind]):
         good = good[: segment.start] + good[segment.end :]
     return good
 
@@ -109,7 +109,7 @@ def changed(encoded: bytes, start: int, content: bytes) -> bytes:
 
 
 def on_transparency(seed: int, level: int) -> bytes:
-    """A bar of one gray level, the rest clear."""
+    """A bar of one gray level on a transparent background."""
     rgba = np.zeros((SIDE, SIDE, 4), np.uint8)
     rgba[4 + seed % 8 : 18, 3 : 10 + seed % 11] = (level, level, level, 255)
     return saved_array(rgba, "PNG")
@@ -121,7 +121,7 @@ def gray_16(seed: int, low: int = 0) -> np.ndarray[Any, Any]:
 
 
 def forms() -> Iterator[tuple[str, str, bytes, str]]:
-    """Each form: its name, the suffix of its file, its bytes, and what becomes of it."""
+    """Each form: its name, the suffix of its file, its bytes, and the expected result."""
     yield from _jpegs()
     yield from _pngs()
     yield from _gifs_and_webps()

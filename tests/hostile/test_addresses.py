@@ -1,4 +1,6 @@
-"""No connection is made to an address that was not judged, however often a name is resolved and whatever else was resolved meanwhile."""
+"""A connection is made only to a checked address, however often a name is resolved and whatever else was resolved
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,13 @@ PUBLIC = "93.184.216.34"
 
 
 class Names:
-    """A name server that an attacker holds: each name is at the public address the first time, and at another one from then on."""
+    """An attacker's name server: each name has the public address the first time, and another one from then on."""
 
     def __init__(self, then: str) -> None:
         self.then, self.resolved = then, dict[str, int]()
 
     def __call__(self, host: str, *_: Any, **__: Any) -> list[tuple[Any, ...]]:
-        """As socket.getaddrinfo answers."""
+        """The result of socket.getaddrinfo."""
         self.resolved[host] = self.resolved.get(host, 0) + 1
         address = PUBLIC if self.resolved[host] == 1 else self.then
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -36,7 +38,7 @@ class Names:
 
 
 class Receiver:
-    """What a connection is told of a name."""
+    """Records the addresses that a connection receives for a name."""
 
     def __init__(self) -> None:
         self.addresses, self.done = list[str](), asyncio.Event()
@@ -62,8 +64,8 @@ async def connect(hosts: HostChecker, name: str) -> list[str]:
 @pytest.mark.parametrize(
     "then", ["127.0.0.1", "10.0.0.5", "169.254.169.254", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"]
 )
-def test_a_name_that_was_forgotten_is_judged_again(then: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The attack: more names than are remembered push the judged one out, and then it resolves to an address inside."""
+def test_a_name_that_left_the_cache_is_checked_again(then: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attack: more names than the cache holds displace the checked one, which then resolves to a private address."""
     names, hosts = Names(then), HostChecker(False)
     monkeypatch.setattr(socket, "getaddrinfo", names)
 
@@ -82,8 +84,8 @@ def test_a_name_that_was_forgotten_is_judged_again(then: str, monkeypatch: pytes
     assert reasons == [PRIVATE]
 
 
-def test_a_name_is_one_address_while_it_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In any case of its letters: the one that was judged."""
+def test_a_cached_name_has_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any case of its letters, it has the address that was checked."""
     names, hosts = Names("127.0.0.1"), HostChecker(False)
     monkeypatch.setattr(socket, "getaddrinfo", names)
 
@@ -95,15 +97,15 @@ def test_a_name_is_one_address_while_it_is_remembered(monkeypatch: pytest.Monkey
 
 
 def test_one_private_address_among_public_ones_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the connection could take the other one."""
-    found = [(socket.AF_INET, 1, 6, "", (address, 0)) for address in (PUBLIC, "127.0.0.1")]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    """Otherwise the connection could use the other one."""
+    address_infos = [(socket.AF_INET, 1, 6, "", (address, 0)) for address in (PUBLIC, "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: address_infos)
     assert asyncio.run(connect(HostChecker(False), "evil.example")) == []
     assert asyncio.run(connect(HostChecker(["evil.example"]), "evil.example")) == [PUBLIC]
 
 
 def test_the_proxy_of_the_environment_may_be_private(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A company's proxy is on its own network; that a page asks for it is refused before, where its address is judged."""
+    """A company's proxy is in its own network; a page that requests it is refused earlier, when its address is checked."""
     monkeypatch.setenv("http_proxy", "http://proxy.corp:3128")
     monkeypatch.setenv("https_proxy", "proxy.corp:3128")
     monkeypatch.setenv("no_proxy", "localhost")
@@ -124,14 +126,16 @@ runpy.run_module("seedling.scrape.spider", run_name="__main__")
 
 
 @pytest.mark.slow
-def test_the_crawler_does_not_connect_to_what_it_did_not_judge(tmp_path: Path) -> None:
-    """A page shows an image at a name that is public when it is judged and this machine when it is connected to: nothing is asked of it."""
-    with site() as told:
-        port = told.address.rpartition(":")[2]
-        told.routes |= {"/": f'<figure><img src="http://evil.example:{port}/x.png"></figure>', "/x.png": image(9)}
-        source = {**CRAWL, "start": told.address + "/", "allow_private_hosts": ["127.0.0.1"]}
+def test_the_crawler_does_not_connect_to_an_unchecked_address(tmp_path: Path) -> None:
+    """An image has a host name that is public when it is checked and resolves to this machine when it is connected to:
+    no request arrives.
+    """
+    with site() as server:
+        port = server.address.rpartition(":")[2]
+        server.routes |= {"/": f'<figure><img src="http://evil.example:{port}/x.png"></figure>', "/x.png": image(9)}
+        source = {**CRAWL, "start": server.address + "/", "allow_private_hosts": ["127.0.0.1"]}
         store = tmp_path / "store.sqlite"
-        given = {
+        request = {
             "source": CrawlSource.model_validate(source).model_dump(),
             "store": str(store),
             "visit": 1,
@@ -139,7 +143,11 @@ def test_the_crawler_does_not_connect_to_what_it_did_not_judge(tmp_path: Path) -
             "images": True,
         }
         done = subprocess.run(
-            [sys.executable, "-P", "-c", REBINDING], input=json.dumps(given), capture_output=True, text=True, timeout=60
+            [sys.executable, "-P", "-c", REBINDING],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
-        assert told.paths() == ["/"], done.stderr
+        assert server.paths() == ["/"], done.stderr
     assert b"private_address" in b"".join(path.read_bytes() for path in tmp_path.iterdir()), done.stderr

@@ -1,4 +1,4 @@
-"""The API under the load of many clients: each request is answered, and memory stays flat."""
+"""The API with many clients: each request is answered, and memory use stays constant."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ MAX_GROWTH_MB = 100
 
 @pytest.mark.slow
 def test_the_fuzzed_bodies_are_run_for_a_moment() -> None:
-    """`make fuzz` runs the same for ten minutes: here one round of each modality."""
+    """`make fuzz` runs this for ten minutes; here it is one round per modality."""
     assert fuzz_api(1.0) >= 100
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("modality", ["text", "image"])
-def test_64_clients_and_5000_requests_leave_memory_flat(tmp_path: Path, modality: Literal["text", "image"]) -> None:
-    """Every answer is right; the second half of the requests adds less than 100 MB to the server and its workers."""
+def test_64_clients_and_5000_requests_do_not_increase_memory(
+    tmp_path: Path, modality: Literal["text", "image"]
+) -> None:
+    """Every answer is correct; the second half of the requests adds less than 100 MB to the server and its workers."""
     port = free_port()
     command = [sys.executable, "-m", "seedling.cli.main", "serve", "-w", str(grown(tmp_path, modality))]
     command += ["--port", str(port), "--rate", "100000"]
@@ -43,14 +45,14 @@ def test_64_clients_and_5000_requests_leave_memory_flat(tmp_path: Path, modality
 
     def used_mb() -> float:
         server = psutil.Process(process.pid)
-        return sum(one.memory_info().rss for one in [server, *server.children(recursive=True)]) / 1e6
+        return sum(process.memory_info().rss for process in [server, *server.children(recursive=True)]) / 1e6
 
     def ask(count: int) -> list[str]:
         with httpx.Client(timeout=60) as client:
             responses = [client.post(url, json=body) for _ in range(count)]
         return [
-            one.json()["answers"][0]["predicted"] if one.status_code == 200 else str(one.status_code)
-            for one in responses
+            response.json()["answers"][0]["predicted"] if response.status_code == 200 else str(response.status_code)
+            for response in responses
         ]
 
     try:

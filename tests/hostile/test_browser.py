@@ -1,4 +1,4 @@
-"""Pages in the browser: in its sandbox, and within the time, the bytes and the memory that a page may take."""
+"""Pages in the browser run in its sandbox, and within limits on time, bytes and memory per page."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ UNTRUSTED = {**PAGE, "browser_sandbox": False}  # the tests' own pages; they may
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="of root alone")
-def test_root_is_refused_without_a_setting(tmp_path: Path) -> None:
-    """Before anything is asked, with both ways out."""
-    with site() as told:
+def test_running_as_root_requires_a_setting(tmp_path: Path) -> None:
+    """The error is raised before any request, and names both ways to fix it."""
+    with site() as server:
         with pytest.raises(InputError, match=r"no sandbox for root.*another user.*browser_sandbox: false"):
-            run(tmp_path, TEXTS, {**PAGE, "start": told.address + "/"})
-        assert told.asked == []
+            run(tmp_path, TEXTS, {**PAGE, "start": server.address + "/"})
+        assert server.requests == []
 
 
-def test_another_user_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The setting is root's alone."""
+def test_other_users_than_root_need_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting applies to root alone."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     check_selectors(CrawlSource(**PAGE, start=["http://a.example/"]), images=False)
 
@@ -50,7 +50,9 @@ def test_another_user_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_chromium_runs_in_its_sandbox() -> None:
-    """As `nobody`: the spider's own settings, and none of the browser's processes is told to have no sandbox; each renderer has system calls filtered."""
+    """As the user `nobody`, with the spider's settings, no browser process has the option --no-sandbox, and each
+    renderer filters system calls.
+    """
     nobody = pwd.getpwnam("nobody")
     home = Path(tempfile.mkdtemp(prefix="seedling-nobody-"))
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
@@ -79,15 +81,17 @@ def test_chromium_runs_in_its_sandbox() -> None:
     assert "Seccomp:\\t2" in done.stdout
 
 
-def visit(told: Site, place: Path, path: str, page: str, **limits: Any) -> tuple[list[str], list[str], float]:
-    """A good page that leads to the hostile one, and after it to another good one: the texts, the reasons and the seconds."""
-    told.routes |= {
+def visit(server: Site, folder: Path, path: str, page: str, **limits: Any) -> tuple[list[str], list[str], float]:
+    """Crawl a valid page that links to the hostile one and to another valid one; return the texts, the reasons and the
+    seconds.
+    """
+    server.routes |= {
         "/": f'<p>first</p><a rel="next" href="{path}">on</a><a rel="next" href="/good">on</a>',
         "/good": "<p>second</p>",
     }
-    told.routes[path] = page
+    server.routes[path] = page
     began = time.monotonic()
-    output = run(place, TEXTS, {**UNTRUSTED, "start": told.address + "/", **limits})
+    output = run(folder, TEXTS, {**UNTRUSTED, "start": server.address + "/", **limits})
     return sorted(read(output)["text"]), list(read_rejected(output)["reason"]), time.monotonic() - began
 
 
@@ -103,11 +107,11 @@ def visit(told: Site, place: Path, path: str, page: str, **limits: Any) -> tuple
         "for (let i = 0; i < 30; i++) open('/good'); while (true) {}",
     ],
 )
-def test_an_endless_script_ends_with_its_page(script: str, tmp_path: Path) -> None:
-    """After the time that a page has; the other pages come, and no process is left."""
-    with site() as told:
+def test_an_endless_script_is_stopped_with_its_page(script: str, tmp_path: Path) -> None:
+    """After the time limit of a page the other pages are fetched, and no process is left."""
+    with site() as server:
         texts, reasons, seconds = visit(
-            told, tmp_path, "/bad", f"<p>bad</p><script>{script}</script>", max_page_seconds=6
+            server, tmp_path, "/bad", f"<p>bad</p><script>{script}</script>", max_page_seconds=6
         )
     assert texts == ["first", "second"]
     assert reasons == ["page_timeout"]
@@ -116,26 +120,26 @@ def test_an_endless_script_ends_with_its_page(script: str, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_page_loads_no_more_than_it_may(tmp_path: Path) -> None:
-    """A script that loads without end is stopped at the page's megabytes, long before its time is over."""
-    with site() as told:
-        told.routes["/block"] = Reply(bytes(2**20), kind="application/octet-stream")
+def test_a_page_loads_no_more_bytes_than_its_limit(tmp_path: Path) -> None:
+    """A script that loads endlessly is stopped at the limit in megabytes, long before the time limit."""
+    with site() as server:
+        server.routes["/block"] = Reply(bytes(2**20), kind="application/octet-stream")
         script = "(async () => { for (let i = 0; ; i++) await (await fetch('/block?' + i)).arrayBuffer() })()"
         page = f"<p>bad</p><script>{script}; setInterval(() => document.body.append('x'), 50)</script>"
-        texts, reasons, _ = visit(told, tmp_path, "/bad", page, max_page_megabytes=10, max_page_seconds=60)
-        blocks = sum(path.startswith("/block") for path in told.paths())
+        texts, reasons, _ = visit(server, tmp_path, "/bad", page, max_page_megabytes=10, max_page_seconds=60)
+        blocks = sum(path.startswith("/block") for path in server.paths())
     assert texts == ["first", "second"]
     assert reasons == ["page_too_many_bytes"]
     assert blocks < 60
 
 
 @pytest.mark.slow
-def test_a_page_takes_no_more_memory_than_it_may(tmp_path: Path) -> None:
-    """Arrays outside of the script's own heap, which its limit does not count."""
-    with site() as told:
+def test_a_page_uses_no_more_memory_than_its_limit(tmp_path: Path) -> None:
+    """Arrays outside the script's heap, which the heap limit does not count."""
+    with site() as server:
         script = "const kept = []; setInterval(() => { kept.push(new Uint8Array(2e7).fill(7)); document.body.append('x') }, 50)"
         texts, reasons, _ = visit(
-            told,
+            server,
             tmp_path,
             "/bad",
             f"<p>bad</p><script>{script}</script>",
@@ -148,7 +152,7 @@ def test_a_page_takes_no_more_memory_than_it_may(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def no_browser_is_left() -> Iterator[None]:
-    """Whatever happened."""
+    """After each test no browser process is left."""
     yield
     left = [process for process in psutil.Process().children(recursive=True) if "chrom" in process.name()]
     assert not left
@@ -157,8 +161,11 @@ def no_browser_is_left() -> Iterator[None]:
 
 @pytest.mark.slow
 def test_a_page_sends_no_datagram_to_a_private_host(tmp_path: Path) -> None:
-    """The attack: WebRTC asks a STUN server of the page's choice by UDP, which no HTTP proxy sees. 127.0.0.2 is not among the allowed hosts."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener, site() as told:
+    """WebRTC sends UDP to a STUN server of the page's choice, which bypasses HTTP proxies.
+
+    127.0.0.2 is not among the allowed hosts.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener, site() as server:
         listener.bind(("127.0.0.2", 0))
         listener.setblocking(False)
         script = f"""
@@ -167,8 +174,8 @@ def test_a_page_sends_no_datagram_to_a_private_host(tmp_path: Path) -> None:
             peer.createOffer().then(offer => peer.setLocalDescription(offer));
             setTimeout(() => {{ const p = document.createElement('p'); p.id = 'late'; p.textContent = 'late'; document.body.append(p); }}, 3000);
         """
-        told.routes["/"] = f"<body><p>first</p><script>{script}</script></body>"
-        output = run(tmp_path, TEXTS, {**UNTRUSTED, "start": told.address + "/", "wait_for": "#late"})
+        server.routes["/"] = f"<body><p>first</p><script>{script}</script></body>"
+        output = run(tmp_path, TEXTS, {**UNTRUSTED, "start": server.address + "/", "wait_for": "#late"})
         assert sorted(read(output)["text"]) == ["first", "late"]
         with pytest.raises(BlockingIOError):
             listener.recv(2048)

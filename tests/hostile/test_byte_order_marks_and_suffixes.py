@@ -1,4 +1,4 @@
-"""A byte order mark is no part of a text, and `seedling predict FOLDER` reads what training reads of the folder."""
+"""A byte order mark is not part of a text, and `seedling predict FOLDER` reads the files that training reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MARKS = {
 
 @pytest.mark.parametrize("encoding", MARKS)
 def test_a_marked_text_file_is_read_without_the_mark(tmp_path: Path, encoding: str) -> None:
-    """In training and in predict alike: the row is that of the plain file."""
+    """In training and in predict, the row is that of the file without the mark."""
     content = MARKS[encoding] + "größer\r\nals 5 €".encode(encoding)
     assert decode_text(content) == "größer\r\nals 5 €"
     data = tmp_path / "data"
@@ -34,28 +34,28 @@ def test_a_marked_text_file_is_read_without_the_mark(tmp_path: Path, encoding: s
         (data / kind).mkdir(parents=True)
         (data / kind / "1.txt").write_bytes(content)
     assert read_text(data / "a" / "1.txt") == "größer\nals 5 €"
-    found = scraped(data, tmp_path / "out", [{"kind": "folder"}], "text")
-    assert set(found.kept) == {"a/1.txt", "b/1.txt"}
+    result = scraped(data, tmp_path / "out", [{"kind": "folder"}], "text")
+    assert set(result.kept) == {"a/1.txt", "b/1.txt"}
     (files,) = _sources([str(data)], "text", None)
     assert {question.payload for question in files} == {"größer\r\nals 5 €"}
 
 
-def test_bytes_that_are_no_text_are_rejected(tmp_path: Path) -> None:
-    """Also behind a mark of UTF-16 with half a character left over."""
+def test_bytes_that_are_not_text_are_rejected(tmp_path: Path) -> None:
+    """Also with a UTF-16 mark and an incomplete last character."""
     (tmp_path / "data" / "a").mkdir(parents=True)
     (tmp_path / "data" / "a" / "1.txt").write_bytes(codecs.BOM_UTF16_LE + b"a\x00b")
-    found = scraped(tmp_path / "data", tmp_path / "out", [{"kind": "folder"}], "text")
-    assert found.rejected == {"a/1.txt": "not_utf8"}
+    result = scraped(tmp_path / "data", tmp_path / "out", [{"kind": "folder"}], "text")
+    assert result.rejected == {"a/1.txt": "not_utf8"}
 
 
-def test_a_mark_on_standard_input_is_no_part_of_the_first_line() -> None:
+def test_a_mark_on_standard_input_is_not_part_of_the_first_line() -> None:
     """Neither of a text nor of an image's path."""
     file = io.TextIOWrapper(io.BytesIO(codecs.BOM_UTF8 + b"first\r\nsecond\n"), encoding="ascii")
     assert [question.payload for question in _lines(file, "text")] == ["first", "second"]
 
 
 def test_a_path_on_standard_input_may_have_any_bytes(tmp_path: Path) -> None:
-    """With a mark before it."""
+    """Also after a mark."""
     name = tmp_path / "caf\udce9.png"
     name.write_bytes(image(1))
     file = io.TextIOWrapper(io.BytesIO(codecs.BOM_UTF8 + str(name).encode("utf-8", "surrogateescape") + b"\n"))
@@ -64,13 +64,13 @@ def test_a_path_on_standard_input_may_have_any_bytes(tmp_path: Path) -> None:
 
 
 def test_a_mark_inside_a_table_or_a_request_is_dropped_too() -> None:
-    """Wherever a text comes from, its row is the same."""
+    """The row is the same for every kind of input."""
     assert texts.clean("\ufeff\ufeffgood") == texts.clean("good")
     assert texts.clean("go\ufeffod") == "go\ufeffod"  # inside, it is a character of the text
 
 
 def test_predict_reads_the_images_of_a_folder_by_content(tmp_path: Path) -> None:
-    """Suffixes of any kind, none at all, and links; what is hidden or no image is counted as left out."""
+    """Any suffix, no suffix, and links; hidden files and files that are not images are counted as omitted."""
     done, jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8))
     assert done
     top = tmp_path / "images"

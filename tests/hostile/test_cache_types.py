@@ -1,4 +1,4 @@
-"""DVC's cache may link what it tracks, and lie elsewhere: a workspace is made, run, changed and moved all the same."""
+"""DVC's cache may be linked and lie elsewhere: a workspace can be created, run, changed and moved with every type."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seedling.versioning.snapshot import list_data
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """Two class folders of four texts each, and a table."""
+    """Two class folders with four texts each, and a table."""
     for label in ("wet", "dry"):
         (tmp_path / "texts" / label).mkdir(parents=True)
         for number in range(4):
@@ -31,7 +31,7 @@ def texts(tmp_path: Path) -> Path:
 
 
 def configure(folder: Path, monkeypatch: pytest.MonkeyPatch, cache_type: str, shared: bool) -> None:
-    """DVC's settings of the user."""
+    """Write the user's DVC settings."""
     folder.mkdir()
     lines = ["[cache]", f'    type = "{cache_type}"', *([f"    dir = {folder / 'shared'}"] if shared else [])]
     (folder / "config").write_text("\n".join(lines) + "\n")
@@ -39,7 +39,7 @@ def configure(folder: Path, monkeypatch: pytest.MonkeyPatch, cache_type: str, sh
 
 
 def outcome(workspace: Path) -> tuple[str, RowCounts]:
-    """How scrape came about, and its rows."""
+    """How scrape was brought up to date, and its row counts."""
     how = Ledger(workspace).run("scrape").how
     return how, read_manifest(workspace / "generations" / "scrape").rows
 
@@ -50,52 +50,52 @@ def outcome(workspace: Path) -> tuple[str, RowCounts]:
 def test_a_workspace_works_with_every_type_of_cache(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_type: str, shared: bool
 ) -> None:
-    """Ten rows, then eleven; nothing is computed again after the workspace was moved."""
+    """Ten rows, then eleven; after the workspace is moved nothing is computed again."""
     configure(tmp_path / "dvc", monkeypatch, cache_type, shared)
-    work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
-    assert (work / "data" / "wet" / "0.txt").is_symlink() == (cache_type == "symlink")
-    assert outcome(work) == ("done", RowCounts(rows_in=10, kept=10, rejected=0))
-    (work / "data" / "wet" / "new.txt").write_text("drizzle")
-    assert outcome(work) == ("done", RowCounts(rows_in=11, kept=11, rejected=0))
-    work.rename(tmp_path / "moved")
+    workspace = make_workspace(tmp_path / "work", texts, "text", encoder="none")
+    assert (workspace / "data" / "wet" / "0.txt").is_symlink() == (cache_type == "symlink")
+    assert outcome(workspace) == ("done", RowCounts(rows_in=10, kept=10, rejected=0))
+    (workspace / "data" / "wet" / "new.txt").write_text("drizzle")
+    assert outcome(workspace) == ("done", RowCounts(rows_in=11, kept=11, rejected=0))
+    workspace.rename(tmp_path / "moved")
     assert outcome(tmp_path / "moved") == ("unchanged", RowCounts(rows_in=11, kept=11, rejected=0))
     (tmp_path / "moved" / "data" / "dry" / "0.txt").read_text()
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_links_into_the_cache_lead_somewhere_after_init_and_after_a_move(
+def test_links_into_the_cache_are_valid_after_init_and_after_a_move(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
     """DVC's links are absolute, and `init` makes the workspace in a folder of another name."""
     configure(tmp_path / "dvc", monkeypatch, "symlink", shared)
-    work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
-    assert (work / "data" / "wet" / "0.txt").is_symlink()
-    assert (work / "data" / "wet" / "0.txt").read_text() == "wet weather in region 0"
-    moved = work.rename(tmp_path / "moved")
+    workspace = make_workspace(tmp_path / "work", texts, "text", encoder="none")
+    assert (workspace / "data" / "wet" / "0.txt").is_symlink()
+    assert (workspace / "data" / "wet" / "0.txt").read_text() == "wet weather in region 0"
+    moved = workspace.rename(tmp_path / "moved")
     renew_workspace_links(moved)
     assert (moved / "data" / "wet" / "0.txt").read_text() == "wet weather in region 0"
 
 
 @pytest.mark.slow
 def test_a_dvcignore_in_data_is_refused(texts: Path, tmp_path: Path) -> None:
-    """It would hide rows from the run; `init` leaves it out."""
+    """It would hide rows from the run; `init` does not copy it."""
     (texts / ".dvcignore").write_text("wet/\n")
-    work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
-    assert outcome(work) == ("done", RowCounts(rows_in=10, kept=10, rejected=0))
-    (work / "data" / ".dvcignore").write_text("wet/\n")
+    workspace = make_workspace(tmp_path / "work", texts, "text", encoder="none")
+    assert outcome(workspace) == ("done", RowCounts(rows_in=10, kept=10, rejected=0))
+    (workspace / "data" / ".dvcignore").write_text("wet/\n")
     with pytest.raises(InputError, match=r"data/\.dvcignore would hide files"):
-        outcome(work)
+        outcome(workspace)
 
 
 @pytest.mark.slow
-def test_files_that_the_workspaces_own_dvcignore_hides_are_stated(
+def test_files_hidden_by_the_workspaces_dvcignore_are_reported(
     texts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With their number and the first of them."""
-    work = make_workspace(tmp_path / "work", texts, "text", encoder="none")
-    (work / ".dvcignore").write_text("data/wet/\n")
-    (work / "data" / "dry" / "5.txt").write_text("a breeze")
-    assert outcome(work)[1] == RowCounts(rows_in=7, kept=7, rejected=0)
+    workspace = make_workspace(tmp_path / "work", texts, "text", encoder="none")
+    (workspace / ".dvcignore").write_text("data/wet/\n")
+    (workspace / "data" / "dry" / "5.txt").write_text("a breeze")
+    assert outcome(workspace)[1] == RowCounts(rows_in=7, kept=7, rejected=0)
     assert "4 files of data/ are hidden from DVC" in caplog.text
 
 
@@ -113,7 +113,7 @@ def as_nobody() -> Iterator[None]:
 
 
 def test_a_folder_that_cannot_be_read_is_an_error() -> None:
-    """Passed over, its class would be missing from the run without a word."""
+    """Otherwise its class would be missing from the run without a message."""
     with tempfile.TemporaryDirectory() as top:
         data = Path(top, "data")
         for label in ("a", "b"):

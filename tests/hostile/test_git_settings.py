@@ -1,4 +1,4 @@
-"""A workspace's own files are committed whatever the user's git settings leave out, refuse or convert."""
+"""A workspace's files are committed whatever the user's git settings exclude, refuse or convert."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SETTINGS = {
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Two texts, and a file that `init` leaves out."""
+    """Two texts, and a file that `init` does not copy."""
     for name in ("a/1.txt", "b/2.txt", ".hidden"):
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "source" / name).write_text(f"text {name}")
@@ -41,14 +41,16 @@ def source(tmp_path: Path) -> Path:
 
 
 def git(workspace: Path, *arguments: str) -> str:
-    """What git prints."""
+    """Run git and return its output."""
     return subprocess.run(["git", *arguments], cwd=workspace, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_own_files_are_committed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """At once, and later by a plain `git add --all`."""
+def test_the_workspaces_files_are_committed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """By init, and later by a plain `git add --all`."""
     ignore, settings = SETTINGS[kind]
     hooks = tmp_path / "hooks"
     hooks.mkdir()
@@ -58,30 +60,30 @@ def test_own_files_are_committed(source: Path, tmp_path: Path, monkeypatch: pyte
     excludes = f"[core]\n\texcludesFile = {tmp_path / 'ignore'}\n"
     (tmp_path / "gitconfig").write_text(IDENTITY + excludes + settings.replace("HOOKS", str(hooks)))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
-    work = make_workspace(tmp_path / "work", source, "text", encoder="none")
-    assert set(git(work, "ls-files").split()) == FILES
-    assert git(work, "status", "--short", "--untracked-files=all") == ""
-    (work / "dvc.lock").write_text("schema: '2.0'\n")
-    (work / "params.yaml").write_text((work / "params.yaml").read_text() + "# changed\n")
-    assert git(work, "status", "--short").split() == ["M", "params.yaml", "??", "dvc.lock"]
+    workspace = make_workspace(tmp_path / "work", source, "text", encoder="none")
+    assert set(git(workspace, "ls-files").split()) == FILES
+    assert git(workspace, "status", "--short", "--untracked-files=all") == ""
+    (workspace / "dvc.lock").write_text("schema: '2.0'\n")
+    (workspace / "params.yaml").write_text((workspace / "params.yaml").read_text() + "# changed\n")
+    assert git(workspace, "status", "--short").split() == ["M", "params.yaml", "??", "dvc.lock"]
 
 
 def test_a_hooks_variables_do_not_reach_another_repository(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a git hook: the index, with a file that is staged, and the folder of the user's repository stay as they were."""
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    git(mine, "init", "--quiet")
-    (mine / "notes.txt").write_text("draft")
-    git(mine, "add", "notes.txt")
-    before = (mine / ".git" / "index").read_bytes()
-    monkeypatch.setenv("GIT_DIR", str(mine / ".git"))
-    monkeypatch.setenv("GIT_WORK_TREE", str(mine))
-    monkeypatch.setenv("GIT_INDEX_FILE", str(mine / ".git" / "index"))
+    """As in a git hook: the index, with a staged file, and the folder of the user's repository are unchanged."""
+    user_repository = tmp_path / "mine"
+    user_repository.mkdir()
+    git(user_repository, "init", "--quiet")
+    (user_repository / "notes.txt").write_text("draft")
+    git(user_repository, "add", "notes.txt")
+    before = (user_repository / ".git" / "index").read_bytes()
+    monkeypatch.setenv("GIT_DIR", str(user_repository / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(user_repository))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(user_repository / ".git" / "index"))
     drop_hook_variables()
     assert not set(HOOK_VARIABLES) & set(os.environ)
-    work = make_workspace(tmp_path / "work", source, "text", encoder="none")
-    assert (mine / ".git" / "index").read_bytes() == before
-    assert git(mine, "status", "--short") == "A  notes.txt\n"
-    assert set(git(work, "ls-files").split()) == FILES
+    workspace = make_workspace(tmp_path / "work", source, "text", encoder="none")
+    assert (user_repository / ".git" / "index").read_bytes() == before
+    assert git(user_repository, "status", "--short") == "A  notes.txt\n"
+    assert set(git(workspace, "ls-files").split()) == FILES

@@ -1,4 +1,4 @@
-"""Names of strangers (classes, ids, files) act neither on a spreadsheet, nor on a terminal, nor in Markdown."""
+"""Hostile names of classes, ids and files have no effect in a spreadsheet, a terminal, or Markdown."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ FORMULAS = [
 
 
 def first_characters(content: str) -> set[str]:
-    """Of every cell of a CSV file."""
+    """The first character of every cell of a CSV file."""
     return {cell.strip()[:1] for line in csv.reader(io.StringIO(content, newline="")) for cell in line}
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
-def test_a_cell_that_is_a_formula_becomes_a_text(formula: str) -> None:
-    """And can be taken back."""
-    shown = formula.replace("\r", r"\r")
-    assert spreadsheet_cell(formula) == "'" + shown
+def test_a_cell_that_is_a_formula_becomes_text(formula: str) -> None:
+    """The conversion can be reverted."""
+    escaped = formula.replace("\r", r"\r")
+    assert spreadsheet_cell(formula) == "'" + escaped
     assert original_cell(spreadsheet_cell(formula.strip())) == formula.strip()
 
 
 @pytest.mark.parametrize("value", ["-5", "+3.2", "-1e-5", "good", "a=b", "", None, 7, "'tis", "-12,5"])
-def test_numbers_and_other_texts_stay(value: object) -> None:
-    """A negative number is no formula."""
+def test_numbers_and_other_texts_are_unchanged(value: object) -> None:
+    """A negative number is not a formula."""
     assert spreadsheet_cell(value) == value
     assert original_cell(str(value)) == str(value)
 
 
-def test_no_list_that_people_open_begins_a_cell_with_a_formula(tmp_path: Path) -> None:
-    """Label errors, duplicates and quality; the queue; ignored files; answers of predict."""
+def test_no_csv_file_has_a_cell_that_begins_with_a_formula(tmp_path: Path) -> None:
+    """Label issues, duplicates and quality, the review queue, ignored files, and predictions."""
     _write_csv(tmp_path / "quality.csv", pd.DataFrame({"origin": FORMULAS, "original_label": FORMULAS[::-1], "p": 0.5}))
     rows = pd.DataFrame({"id": ["1", "2"], "origin": [FORMULAS[0], FORMULAS[1]]})
     labels = PseudoLabels.__new__(PseudoLabels)
@@ -82,17 +82,17 @@ def test_no_list_that_people_open_begins_a_cell_with_a_formula(tmp_path: Path) -
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\u2028\r"
 
 
-def test_nothing_acts_on_a_terminal() -> None:
-    """Escape sequences, C1 controls and marks of direction are written out; letters, emoji and line ends stay."""
-    shown = printable(ESCAPE)
-    assert shown.isprintable()
-    assert shown.startswith(r"\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\u2028\r")
+def test_control_characters_are_escaped_on_a_terminal() -> None:
+    """Escape sequences, C1 controls and direction marks are escaped; letters, emoji and line ends are unchanged."""
+    escaped = printable(ESCAPE)
+    assert escaped.isprintable()
+    assert escaped.startswith(r"\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\u2028\r")
     assert printable("Käse 猫 👩\u200d🚀") == "Käse 猫 👩\u200d🚀"
     assert printable("one\ntwo", keep="\n") == "one\ntwo"
 
 
-def test_the_console_writes_names_out_and_takes_no_markup() -> None:
-    """In a sentence and in a table; `[old]`, `:smile:` and styles of its own stay."""
+def test_the_console_escapes_names_and_ignores_markup() -> None:
+    """In a sentence and in a table; `[old]` and `:smile:` are unchanged, and the console's own styles apply."""
     from rich.table import Table
 
     out = io.StringIO()
@@ -102,16 +102,16 @@ def test_the_console_writes_names_out_and_takes_no_markup() -> None:
     table.add_column("name")
     table.add_row(f"[bold]{ESCAPE}")
     console.print(table)
-    shown = out.getvalue()
-    assert "[old] :smile: [red]x[/red]" in shown
-    assert "[bold]" in shown
-    assert "\x1b]0" not in shown
-    assert "\x1b[2J" not in shown
-    assert "\x1b[32m" in shown, "its own style is gone"
+    output = out.getvalue()
+    assert "[old] :smile: [red]x[/red]" in output
+    assert "[bold]" in output
+    assert "\x1b]0" not in output
+    assert "\x1b[2J" not in output
+    assert "\x1b[32m" in output, "its own style is gone"
 
 
-def test_messages_of_loggers_are_printable() -> None:
-    """As those of the run, in Prefect's log."""
+def test_log_messages_are_printable() -> None:
+    """For example those of a run in Prefect's log."""
     record = logging.LogRecord("x", logging.INFO, "", 0, "the class %s\nand more", (ESCAPE,), None)
     assert make_printable(record)
     assert "\x1b" not in record.getMessage()
@@ -119,7 +119,7 @@ def test_messages_of_loggers_are_printable() -> None:
 
 
 def test_an_error_of_the_command_line_is_printable(tmp_path: Path) -> None:
-    """A path with escape sequences, which does not exist; exit code 2 and one sentence."""
+    """For a missing path with escape sequences: exit code 2 and one sentence."""
     done = seedling("init", tmp_path / "w", "--texts", f"{tmp_path}/[old]\x1b[2Jx.csv")
     assert done.returncode == 2
     assert r"[old]\x1b[2Jx.csv does not exist" in done.stderr
@@ -146,13 +146,13 @@ def test_an_error_of_the_command_line_is_printable(tmp_path: Path) -> None:
     ],
 )
 def test_markdown_shows_a_name_as_text(name: str) -> None:
-    """No character that Markdown acts on stands by itself; the reader sees the name."""
+    """No character with a meaning in Markdown is left unescaped, and the displayed name is unchanged."""
     import html
     import re
 
-    shown = markdown_text(name)
-    assert html.unescape(shown) == " ".join(name.split())
-    bare = re.sub(r"&#\d+;", "", shown)
+    escaped = markdown_text(name)
+    assert html.unescape(escaped) == " ".join(name.split())
+    bare = re.sub(r"&#\d+;", "", escaped)
     assert not set(bare) & set("[]<>|`*!")
     assert "://" not in bare
     assert not bare.startswith(("#", "- ", "1."))

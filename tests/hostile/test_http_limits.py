@@ -1,4 +1,6 @@
-"""Connections, headers and bodies that never end, or that are made to confuse, cost a server little and keep nobody else out."""
+"""Connections, headers and bodies that never end, or that are ambiguous, use little of a server and lock out no other
+client.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ LIMITS = ConnectionLimits(per_client=8, total=16, header_seconds=1.0, write_seco
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the number of bytes of the body, or of as many as the path says."""
+    """An application that answers with the number of bytes of the body, or with as many bytes as the path says."""
     size = 0
     message: Message = {"more_body": True}
     while message.get("more_body"):
@@ -47,14 +49,14 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def guarded(token: str | None = None, **limits: float) -> GuardedApp:
-    """The echo behind the guard, with room for bodies of 1 MB, two at a time."""
+    """The echo application with connection limits and room for two bodies of 1 MB at a time."""
     usual = {"body_bytes": 1_000_000, "bodies_bytes": 2_000_000}
     return GuardedApp(echo, AllowedHosts("127.0.0.1"), RequestLimits(**(usual | limits)), token=token)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Of the echo."""
+    """The port of the echo server."""
     with serving(guarded(body_grace_seconds=1.0), LIMITS) as number:
         yield number
 
@@ -66,7 +68,7 @@ def post(size: int, host: str = "localhost", *headers: str) -> bytes:
 
 
 def status(response: bytes) -> int:
-    """Of an answer; 0 where there is none."""
+    """The status of an answer; 0 if there is none."""
     return int(response.split(b" ", 2)[1]) if response else 0
 
 
@@ -84,8 +86,10 @@ def test_a_body_that_is_not_http_leaves_no_traceback_in_the_log(
 
 
 @pytest.mark.slow
-def test_half_requests_keep_no_complete_request_out(port: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Of 60 half requests of one client 8 stay, for a second; complete requests are answered meanwhile; two kinds of lines are logged, once each."""
+def test_incomplete_requests_do_not_block_complete_ones(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Of 60 incomplete requests of one client 8 are held for a second; complete requests are answered meanwhile, and
+    two kinds of messages are logged once each.
+    """
     halves = [send(port, HALF) for _ in range(60)]
     began = time.monotonic()
     while time.monotonic() - began < 0.5:
@@ -100,8 +104,8 @@ def test_half_requests_keep_no_complete_request_out(port: int, caplog: pytest.Lo
 
 
 @pytest.mark.slow
-def test_half_requests_that_drip_have_no_more_time(port: int) -> None:
-    """A byte every 100 ms does not move the limit of one second."""
+def test_slow_incomplete_requests_have_the_same_time_limit(port: int) -> None:
+    """A byte every 100 ms does not extend the limit of one second."""
     with send(port, HALF) as half:
         began = time.monotonic()
         while is_open(half):
@@ -115,8 +119,10 @@ def test_half_requests_that_drip_have_no_more_time(port: int) -> None:
     assert 0.8 < time.monotonic() - began < MAX_WAIT_SECONDS
 
 
-def test_a_client_at_its_limit_keeps_no_other_client_out(port: int) -> None:
-    """127/8 is one client, so both share here; half requests give way to the newest complete one wherever it comes from."""
+def test_a_client_at_its_limit_does_not_block_other_clients(port: int) -> None:
+    """127/8 is one client, so both share its limit here; incomplete requests give way to the newest complete one from
+    any address.
+    """
     halves = [send(port, HALF, source="127.0.0.9") for _ in range(40)]
     assert status(answer(port, QUALITY, source="127.0.0.10")) == 200
     for half in halves:
@@ -124,8 +130,10 @@ def test_a_client_at_its_limit_keeps_no_other_client_out(port: int) -> None:
 
 
 @pytest.mark.slow
-def test_bodies_that_stop_give_way_to_those_that_come(port: int) -> None:
-    """Six bodies stop before their last byte where there is room for two; a complete one is taken all the same; the others are told 408 or 503."""
+def test_stalled_bodies_give_way_to_complete_ones(port: int) -> None:
+    """Six bodies stop before their last byte with room for two; a complete one is accepted, and the others are answered
+    408 or 503.
+    """
     held = [send(port, post(900_000) + b"x" * 200_000) for _ in range(6)]
     assert answer(port, post(900_000, "localhost", "Connection: close") + b"x" * 900_000).endswith(b"900000")
     for connection in held:
@@ -135,8 +143,8 @@ def test_bodies_that_stop_give_way_to_those_that_come(port: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_body_that_drips_is_given_up(port: int) -> None:
-    """It has a second more than a body of 50 kB/s would take, whether bytes come or not."""
+def test_a_slow_body_is_given_up(port: int) -> None:
+    """It has a second more than a body of 50 kB/s would take, whether bytes arrive or not."""
     with send(port, post(900_000)) as connection:
         began = time.monotonic()
         connection.settimeout(0.1)
@@ -151,16 +159,16 @@ def test_a_body_that_drips_is_given_up(port: int) -> None:
     assert status(response) == 408
 
 
-def test_chunks_of_a_byte_are_noticed(port: int) -> None:
-    """A body whose chunk headers are far larger than itself is cut off; one in usual chunks is read."""
+def test_chunks_of_one_byte_are_refused(port: int) -> None:
+    """A body whose chunk headers are far larger than its content is cut off; one in usual chunks is read."""
     head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     assert answer(port, head + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n") == b""
     assert answer(port, head + (b"400\r\n" + b"x" * 1024 + b"\r\n") * 500 + b"0\r\n\r\n").endswith(b"512000")
 
 
 @pytest.mark.slow
-def test_an_answer_that_nobody_takes_is_given_up(port: int) -> None:
-    """A client that asks for 50 MB and reads nothing is cut off after the limit of one second."""
+def test_an_answer_that_is_not_read_is_given_up(port: int) -> None:
+    """A client that requests 50 MB and reads nothing is disconnected after the limit of one second."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", port))
@@ -185,8 +193,8 @@ def test_an_answer_that_nobody_takes_is_given_up(port: int) -> None:
         b"GET / HTTP/1.1\r\nHost: localhost\r\n X: folded\r\nHost: other\r\n\r\n",
     ],
 )
-def test_two_lengths_are_refused_and_nothing_is_read_behind_them(port: int, request_: bytes) -> None:
-    """One answer comes, an error, and the connection is closed."""
+def test_two_content_lengths_are_refused_and_nothing_is_read_after_them(port: int, request_: bytes) -> None:
+    """The server sends one error and closes the connection."""
     response = answer(port, request_)
     assert status(response) in {400, 501}
     assert response.count(b"HTTP/1.1 4") + response.count(b"HTTP/1.1 2") <= 1
@@ -203,13 +211,13 @@ def test_two_lengths_are_refused_and_nothing_is_read_behind_them(port: int, requ
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {400}),
     ],
 )
-def test_what_is_too_large_or_not_http_is_refused(port: int, request_: bytes, expected: set[int]) -> None:
-    """With an answer that says so; the server goes on."""
+def test_requests_that_are_too_large_or_not_http_are_refused(port: int, request_: bytes, expected: set[int]) -> None:
+    """The answer has the reason, and the server continues."""
     assert status(answer(port, request_)) in expected
     assert status(answer(port, QUALITY)) == 200
 
 
-def test_a_number_that_python_refuses_to_read_stops_nothing(port: int) -> None:
+def test_a_number_too_long_for_python_does_not_stop_the_server(port: int) -> None:
     """A Content-Length of 10,000 digits."""
     request = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 10_000 + b"\r\n\r\n"
     assert status(answer(port, request)) in {0, 400, 413}
@@ -237,14 +245,16 @@ HOSTS = {
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_only_names_of_the_server_are_answered(port: int, host: str) -> None:
-    """A name that a foreign site makes point here is refused, with the remedy."""
+def test_only_host_names_of_the_server_are_answered(port: int, host: str) -> None:
+    """A host name that another site points to this server is refused, with the fix."""
     response = answer(port, f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
     assert status(response) == (200 if HOSTS[host] else 400)
 
 
-def test_a_name_is_allowed_by_an_option() -> None:
-    """--allow-host takes names and addresses, and no URL; a server that listens at every address answers to the address that was called."""
+def test_a_host_name_is_allowed_by_an_option() -> None:
+    """--allow-host takes names and addresses, but not URLs; a server that listens on all interfaces answers to the
+    address that was called.
+    """
     hosts = AllowedHosts("0.0.0.0", checked_hosts(["models.example", "2001:DB8::1"]))  # noqa: S104  (not bound here)
     for host, local, is_allowed in [
         (b"Models.Example:443", "10.0.0.7", True),
@@ -261,16 +271,18 @@ def test_a_name_is_allowed_by_an_option() -> None:
             checked_hosts([bad])
 
 
-def test_clients_are_told_apart_by_what_one_person_can_have() -> None:
-    """All of 127/8 and ::1 are one, and so is an IPv6 network of 64 bits; an IPv4 address in IPv6 is that address."""
-    assert {client_of(one) for one in ("127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.3")} == {"loopback"}
+def test_clients_are_distinguished_by_network() -> None:
+    """All of 127/8 and ::1 are one client, and so is an IPv6 network of 64 bits; an IPv4 address in IPv6 is that
+    address.
+    """
+    assert {client_of(address) for address in ("127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.3")} == {"loopback"}
     assert client_of("2001:db8:1:2::1") == client_of("2001:db8:1:2:ffff::9") != client_of("2001:db8:1:3::1")
     assert client_of("fe80::1%eth0") == client_of("fe80::2%eth1")
     assert client_of("::ffff:192.0.2.1") == client_of("192.0.2.1") != client_of("192.0.2.2")
 
 
-def test_many_sources_of_one_client_share_one_rate() -> None:
-    """Four requests from 127.0.0.1 to 127.0.0.4 use up what one of them may ask."""
+def test_many_addresses_of_one_client_share_one_rate_limit() -> None:
+    """Four requests from 127.0.0.1 to 127.0.0.4 use up the rate of one client."""
     with serving(guarded(requests_per_second=1.0)) as port:
         request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         codes = [status(answer(port, request, source=f"127.0.0.{number}")) for number in range(1, 5)]
@@ -281,8 +293,8 @@ def test_many_sources_of_one_client_share_one_rate() -> None:
 TOKEN = "correct-horse-battery-staple"  # noqa: S105
 
 
-def test_a_token_is_demanded_where_one_is_set() -> None:
-    """Everything but /health, which then tells nothing of the model."""
+def test_a_token_is_required_if_one_is_set() -> None:
+    """For everything but /health, which then has no details of the model."""
     with serving(guarded(token=TOKEN)) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         assert client.get("/health").json() == {"status": "ok"}
         for value in (None, "", TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer x", f"Bearer {TOKEN}x", "Bearer \xfc"):
@@ -294,7 +306,7 @@ def test_a_token_is_demanded_where_one_is_set() -> None:
 
 
 def test_a_token_comes_from_the_environment_alone() -> None:
-    """None where nothing is set; an unset variable that is named, and a token that can be guessed, are errors."""
+    """Without a setting there is none; a variable that is not set, and a token that can be guessed, are errors."""
     assert token_from({}, None, "USUAL") is None
     assert token_from({"USUAL": TOKEN}, None, "USUAL") == TOKEN
     assert token_from({"OTHER": TOKEN}, "OTHER", "USUAL") == TOKEN
@@ -306,7 +318,7 @@ def test_a_token_comes_from_the_environment_alone() -> None:
 
 
 def test_messages_of_one_kind_are_logged_once_per_span(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one after the span tells how many were left out."""
+    """The next message after the span has the number of omitted ones."""
     span, began = OncePerSpan(60), time.monotonic()
     record = lambda: logging.LogRecord("uvicorn.error", 30, "", 0, "Invalid %s.", ("request",), None)  # noqa: E731
     assert [span.filter(record()) for _ in range(3)] == [True, False, False]
@@ -317,7 +329,9 @@ def test_messages_of_one_kind_are_logged_once_per_span(monkeypatch: pytest.Monke
 
 
 def test_the_page_server_has_the_same_limits(tmp_path: Path) -> None:
-    """A foreign name is refused, a name of --allow-host and of the links is answered, and half requests keep nobody out."""
+    """A foreign host name is refused, one of --allow-host and of the links is answered, and incomplete requests lock
+    out no client.
+    """
     (tmp_path / "params.yaml").write_text("modality: text\n")
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "report.html").write_text("<p>rain</p>")
@@ -342,8 +356,8 @@ def test_the_page_server_has_the_same_limits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_api_answers_beside_half_requests_and_unfinished_bodies(tmp_path: Path) -> None:
-    """The whole API: 300 of each, while a text is asked about."""
+def test_the_api_answers_during_incomplete_requests_and_bodies(tmp_path: Path) -> None:
+    """The complete API, with 300 of each during a request."""
     limits = Limits(requests_per_second=10_000)
     with serving(make_app(Predictor.of(grown(tmp_path, "text")), limits), limits.connection_limits()) as port:
         halves = [send(port, HALF) for _ in range(300)]
@@ -355,8 +369,8 @@ def test_the_api_answers_beside_half_requests_and_unfinished_bodies(tmp_path: Pa
 
 
 @pytest.mark.soak
-def test_memory_returns_after_200_unfinished_bodies(tmp_path: Path) -> None:
-    """Each of 7.9 MB: at most 300 MB more while they are held, at most 100 MB after them."""
+def test_memory_is_freed_after_200_incomplete_bodies(tmp_path: Path) -> None:
+    """Bodies of 7.9 MB: at most 300 MB more while they are held, at most 100 MB afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

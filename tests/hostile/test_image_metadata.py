@@ -1,4 +1,4 @@
-"""Metadata never costs an image: whatever stands in it, the pixels are those of the same file without it."""
+"""Metadata never rejects an image: whatever it contains, the pixels are those of the same file without it."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ MEGABYTE = 2**20
 
 
 def saved(kind: str, pixels: np.ndarray[Any, Any] = PHOTO, **options: Any) -> bytes:
-    """The pixels as a file."""
+    """The pixels encoded as a file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def with_segment(jpeg: bytes, marker: int, content: bytes) -> bytes:
-    """The JPEG with one more segment behind SOI."""
+    """The JPEG with one more segment after SOI."""
     return jpeg[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content + jpeg[2:]
 
 
 def with_chunk(png: bytes, kind: bytes, content: bytes, *, at_the_end: bool = False) -> bytes:
-    """The PNG with one more chunk behind IHDR, or in front of IEND."""
+    """The PNG with one more chunk after IHDR, or before IEND."""
     chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-    place = len(png) - 12 if at_the_end else 33
-    return png[:place] + chunk + png[place:]
+    offset = len(png) - 12 if at_the_end else 33
+    return png[:offset] + chunk + png[offset:]
 
 
 def exif(*entries: bytes, tail: bytes = b"", count: int | None = None) -> bytes:
@@ -76,8 +76,8 @@ DAMAGED_EXIF = {
 
 
 @pytest.mark.parametrize("block", DAMAGED_EXIF.values(), ids=DAMAGED_EXIF.keys())
-def test_damaged_exif_costs_no_image(block: bytes) -> None:
-    """In a JPEG, a PNG and a WebP: the pixels are those of the file without it."""
+def test_damaged_exif_rejects_no_image(block: bytes) -> None:
+    """In a JPEG, a PNG and a WebP, the pixels are those of the file without it."""
     webp = saved("WEBP", lossless=True, exif=b"Exif\0\0" + exif(ORIENTATION_6))
     length = len(read_metadata(webp).exif)
     patched = webp.replace(exif(ORIENTATION_6), block[:length].ljust(length, b"\0"))
@@ -104,14 +104,14 @@ def test_damaged_exif_costs_no_image(block: bytes) -> None:
     ],
     ids=["rational -1/0", "header twice", "directories that lead nowhere", "big-endian"],
 )
-def test_the_orientation_is_read_beside_damaged_entries(block: bytes) -> None:
-    """It stands in an entry of its own."""
+def test_the_orientation_is_read_despite_damaged_entries(block: bytes) -> None:
+    """It is in an entry of its own."""
     assert (images.decode(with_chunk(PNG, b"eXIf", block)) == TURNED).all()
     assert images.decode(with_segment(JPEG, 0xE1, b"Exif\0\0" + block)).shape == (30, 20, 3)
 
 
 def test_the_orientation_is_read_from_xmp_and_from_text_chunks() -> None:
-    """As Pillow reads it: XMP where EXIF says nothing, and ImageMagick's hexadecimal text."""
+    """As in Pillow: from XMP if EXIF has none, and from ImageMagick's hexadecimal text."""
     xmp = b'<x tiff:Orientation="6"/>'
     assert images.decode(with_segment(JPEG, 0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp)).shape == (30, 20, 3)
     in_text = b"XML:com.adobe.xmp\0\0\0\0\0" + xmp
@@ -121,8 +121,8 @@ def test_the_orientation_is_read_from_xmp_and_from_text_chunks() -> None:
         assert (images.decode(with_chunk(PNG, kind, b"Raw profile type exif" + content)) == TURNED).all()
 
 
-def test_many_megabytes_of_metadata_cost_no_image() -> None:
-    """Compressed texts of 20 MB, texts of 70 MB together, XMP and a profile of megabytes, in front of and behind the pixels."""
+def test_many_megabytes_of_metadata_reject_no_image() -> None:
+    """Compressed texts of 20 MB, texts of 70 MB in total, XMP and a profile of megabytes, before and after the pixels."""
     bomb = zlib.compress(bytes(20 * MEGABYTE))
     for at_the_end in (False, True):
         for kind, content in (
@@ -139,16 +139,16 @@ def test_many_megabytes_of_metadata_cost_no_image() -> None:
     assert (images.decode(JPEG[:2] + 200 * part + JPEG[2:]) == images.decode(JPEG)).all()
 
 
-def test_broken_color_profiles_cost_no_image() -> None:
-    """A profile that is none, parts of one that are missing, and a chunk whose compression is unknown."""
+def test_broken_color_profiles_reject_no_image() -> None:
+    """An invalid profile, an incomplete one, and a chunk with an unknown compression."""
     for content in (b"ICC_PROFILE\0\1\1junk", b"ICC_PROFILE\0\1\3" + bytes(100), b"ICC_PROFILE\0"):
         assert (images.decode(with_segment(JPEG, 0xE2, content)) == images.decode(JPEG)).all()
     for content in (b"profile\0\0junk", b"profile\0\7" + zlib.compress(b"junk"), b"profile", b""):
         assert (images.decode(with_chunk(PNG, b"iCCP", content)) == PHOTO).all()
 
 
-def test_a_wrong_checksum_of_metadata_costs_no_image() -> None:
-    """While one of pixels does."""
+def test_a_wrong_checksum_of_metadata_rejects_no_image() -> None:
+    """A wrong checksum of pixels does."""
     damaged = bytearray(with_chunk(PNG, b"tEXt", b"Comment\0hello"))
     damaged[33 + 8 + 13] ^= 1
     assert (images.decode(bytes(damaged)) == PHOTO).all()
@@ -158,8 +158,8 @@ def test_a_wrong_checksum_of_metadata_costs_no_image() -> None:
         images.decode(bytes(pixels))
 
 
-def test_metadata_of_a_gif_a_webp_and_a_tiff_cost_no_image() -> None:
-    """A comment of megabytes, EXIF that is none, and tags with rationals by zero."""
+def test_metadata_of_a_gif_a_webp_and_a_tiff_reject_no_image() -> None:
+    """A comment of megabytes, invalid EXIF, and tags with rationals divided by zero."""
     gif = saved("GIF")
     start = gif.index(b",\0\0\0\0")
     comment = b"!\xfe" + (b"\xff" + b"x" * 255) * 8_000 + b"\0"
@@ -173,14 +173,14 @@ def test_metadata_of_a_gif_a_webp_and_a_tiff_cost_no_image() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_a_file_without_metadata_stays_as_it_is(kind: str) -> None:
+def test_a_file_without_metadata_is_unchanged(kind: str) -> None:
     """Byte for byte."""
     encoded = saved(kind)
     assert without_metadata(encoded, keep_color=True) == encoded
 
 
 def test_pixels_are_the_same_without_metadata() -> None:
-    """Of every format, with profiles, comments and orientation."""
+    """For every format, with profiles, comments and orientation."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     turned = Image.Exif()
     turned[0x0112], turned[0x013B] = 6, "Somebody"
@@ -202,7 +202,7 @@ BLACK_ICON[6:18, 4:20, 3] = 255
 
 
 def test_white_on_transparency_is_shown_on_black() -> None:
-    """White and nearly white shapes are seen; black ones stay on white, and what is clear altogether is blank."""
+    """White and nearly white shapes are visible; black ones stay on white, and a completely transparent image is blank."""
     white = images.decode(saved("PNG", WHITE_ICON))
     assert white[12, 12].tolist() == [255] * 3
     assert white[0, 0].tolist() == [0] * 3
@@ -223,7 +223,7 @@ def test_white_on_transparency_is_shown_on_black() -> None:
 def test_the_background_of_transparent_images_is_a_parameter(
     background: str, color: tuple[int, int, int], tmp_path: Path
 ) -> None:
-    """Scrape puts them on it, and leaves all others as they came."""
+    """Scrape composes them with it, and leaves all other images unchanged."""
     folder = tmp_path / "data" / "labeled" / "icon"
     folder.mkdir(parents=True)
     (folder / "icon.png").write_bytes(saved("PNG", BLACK_ICON))
@@ -245,6 +245,6 @@ def test_the_background_of_transparent_images_is_a_parameter(
 
 
 def test_an_unknown_background_is_refused() -> None:
-    """With the key and the value."""
+    """The error has the key and the value."""
     with pytest.raises(ValidationError, match="transparent_background"):
         ScrapeParams.model_validate({"sources": [{"kind": "folder", "path": "."}], "transparent_background": "glass"})

@@ -1,4 +1,6 @@
-"""Of a stranger's folder only regular files inside it are read; links out of it, pipes and sockets are rejected with a reason."""
+"""Of an untrusted folder, only regular files inside it are read; links out of it, pipes and sockets are rejected with a
+reason.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def image(seed: int) -> bytes:
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> Path:
-    """A folder with two images, links of every kind, a pipe and a socket, beside a secret."""
+    """A folder with two images, links of every kind, a pipe and a socket, next to a secret file."""
     folder = tmp_path / "stranger"
     cats = folder / "labeled" / "cat"
     cats.mkdir(parents=True)
@@ -77,18 +79,18 @@ EXPECTED = {
 }
 
 
-def test_scrape_reads_regular_files_inside_the_folder_and_rejects_the_others(stranger: Path) -> None:
-    """A link to a class folder inside is a class; nothing hangs, and no byte of the secret is read."""
+def test_scrape_reads_regular_files_inside_the_folder_and_rejects_all_others(stranger: Path) -> None:
+    """A link to a class folder inside is a class; nothing blocks, and no byte of the secret is read."""
     items = list(read_folder(FolderSource(kind="folder"), stranger, "image", 2**20))
-    found = {item.origin: item.reason for item in items}
-    assert found == EXPECTED | {"raw/dog/2.png": "outside_known_folders"}
+    reasons = {item.origin: item.reason for item in items}
+    assert reasons == EXPECTED | {"raw/dog/2.png": "outside_known_folders"}
     assert {item.label for item in items if item.reason is None} == {"cat", "dog"}
     assert all(SECRET not in item.load() for item in items if item.reason is None)
     assert empty_classes(FolderSource(kind="folder"), stranger) == []
 
 
 def test_a_file_that_becomes_a_link_after_the_listing_is_not_followed(stranger: Path, tmp_path: Path) -> None:
-    """The check is made again when the file is opened."""
+    """The check is repeated when the file is opened."""
     items = {item.origin: item for item in read_folder(FolderSource(kind="folder"), stranger, "image", 2**20)}
     path = stranger / "labeled" / "cat" / "1.png"
     path.unlink()
@@ -99,11 +101,13 @@ def test_a_file_that_becomes_a_link_after_the_listing_is_not_followed(stranger: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pack", [False, True])
-def test_init_copies_no_file_from_outside_and_says_what_it_left_out(pack: bool, stranger: Path, tmp_path: Path) -> None:
-    """Loose and packed; no link is left in data/."""
+def test_init_copies_no_file_from_outside_and_lists_the_omitted_ones(
+    pack: bool, stranger: Path, tmp_path: Path
+) -> None:
+    """Loose and packed; data/ contains no link."""
     findings = InitFindings()
-    work = make_workspace(tmp_path / "work", stranger, "image", options=InitOptions(pack=pack), findings=findings)
-    copied = [path for path in (work / "data").rglob("*") if path.is_file() or path.is_symlink()]
+    workspace = make_workspace(tmp_path / "work", stranger, "image", options=InitOptions(pack=pack), findings=findings)
+    copied = [path for path in (workspace / "data").rglob("*") if path.is_file() or path.is_symlink()]
     assert not any(path.is_symlink() for path in copied)
     assert not any(SECRET in path.read_bytes() for path in copied)
     assert dict(findings.left_out) == {name: reason for name, reason in EXPECTED.items() if reason is not None}
@@ -118,8 +122,8 @@ def test_packing_loses_no_file_behind_a_link(stranger: Path, tmp_path: Path) -> 
     assert pq.read_table(part)["id"].to_pylist() == ["labeled/cat/1.png", "labeled/cat/3.png", "labeled/dog/2.png"]
 
 
-def test_paths_in_a_table_lead_to_no_file_outside(stranger: Path) -> None:
-    """By a link, by dots, absolute; to a pipe."""
+def test_paths_in_a_table_lead_to_no_file_outside_the_data_folder(stranger: Path) -> None:
+    """By a link, by dots, by an absolute path, or to a pipe."""
     names = ["1.png", "3.png", "key.png", "../../../secrets/key.png", "/etc/passwd", "pipe.png", "secrets/key.png"]
     table = stranger / "labeled" / "cat" / "table.csv"
     table.write_text("image,label\n" + "".join(f"{name},cat\n" for name in names))
@@ -137,8 +141,8 @@ def test_paths_in_a_table_lead_to_no_file_outside(stranger: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "parts"])
-def test_a_table_that_is_a_pipe_or_a_link_out_is_refused(name: str, tmp_path: Path) -> None:
-    """Neither waited for nor read."""
+def test_a_table_that_is_a_pipe_or_an_outgoing_link_is_refused(name: str, tmp_path: Path) -> None:
+    """It is neither waited for nor read."""
     data = tmp_path / "data"
     data.mkdir()
     (tmp_path / "secret.parquet").write_bytes(SECRET)
@@ -152,17 +156,17 @@ def test_a_table_that_is_a_pipe_or_a_link_out_is_refused(name: str, tmp_path: Pa
 
 
 def test_predict_of_a_folder_reads_regular_files_inside_it(stranger: Path) -> None:
-    """What is not read is answered with its reason."""
+    """Files that are not read have a reason in the output."""
     (files,) = _sources([str(stranger / "labeled")], "image", None)
     assert isinstance(files, Files)
-    answered = {Path(one.source).name: one.error for one in files}
+    answered = {Path(answer.source).name: answer.error for answer in files}
     assert answered["pipe.png"] == "not_a_regular_file"
     assert answered["key.png"] == answered["stolen"] == answered["3.png"] == "link_outside_data"
     assert answered["1.png"] is None
 
 
-def test_a_saved_site_serves_no_file_outside(tmp_path: Path) -> None:
-    """Not by a link to a file, nor by a folder whose index.html is one."""
+def test_a_saved_site_serves_no_file_outside_its_folder(tmp_path: Path) -> None:
+    """Not by a link to a file, nor by a folder whose index.html is a link."""
     import urllib.error
     import urllib.request
 
@@ -180,26 +184,26 @@ def test_a_saved_site_serves_no_file_outside(tmp_path: Path) -> None:
 
 
 def test_links_into_dvcs_cache_are_followed(tmp_path: Path) -> None:
-    """cache.type = symlink, with the workspace's own cache and with a shared one elsewhere; rows and tables."""
+    """With cache.type = symlink, in the workspace's cache and in a shared one elsewhere; rows and tables."""
     for name, cache in (("own", tmp_path / "own" / ".dvc" / "cache"), ("shared", tmp_path / "everybodys")):
-        work = tmp_path / name
-        (work / ".dvc").mkdir(parents=True)
-        (work / "data" / "labeled" / "cat").mkdir(parents=True)
+        workspace = tmp_path / name
+        (workspace / ".dvc").mkdir(parents=True)
+        (workspace / "data" / "labeled" / "cat").mkdir(parents=True)
         stored = cache / "files" / "md5" / "0a" / ("b" * 30)
         stored.parent.mkdir(parents=True)
         stored.write_bytes(image(5))
-        (work / "data" / "labeled" / "cat" / "1.png").symlink_to(stored)
+        (workspace / "data" / "labeled" / "cat" / "1.png").symlink_to(stored)
         table = cache / "files" / "md5" / "0c" / ("d" * 30)
         table.parent.mkdir(parents=True)
         table.write_text("text,label\nfine,good\n")
-        (work / "data" / "rows.csv").symlink_to(table)
-        (item,) = read_folder(FolderSource(kind="folder", path="labeled"), work / "data", "image", 2**20)
+        (workspace / "data" / "rows.csv").symlink_to(table)
+        (item,) = read_folder(FolderSource(kind="folder", path="labeled"), workspace / "data", "image", 2**20)
         assert (item.reason, item.load()) == (None, image(5))
-        (row,) = read_table(TableSource(kind="table", path="rows.csv"), work / "data", "text", 2**20)
+        (row,) = read_table(TableSource(kind="table", path="rows.csv"), workspace / "data", "text", 2**20)
         assert row.load() == "fine"
 
 
-def test_links_upon_links_do_not_multiply(tmp_path: Path) -> None:
+def test_nested_links_do_not_multiply_files(tmp_path: Path) -> None:
     """Thirty folders with two links each to the next would be a billion files."""
     root = tmp_path / "bomb"
     for level in range(30):
@@ -208,13 +212,13 @@ def test_links_upon_links_do_not_multiply(tmp_path: Path) -> None:
             (root / f"f{level}" / name).symlink_to(root / f"f{level + 1}")
     (root / "f30").mkdir()
     (root / "f30" / "x.txt").write_text("x")
-    found = list(files_below(root, root.resolve()))
-    assert sum(fault is None for _, fault in found) == 2  # by its own path, and by the one link that is followed
-    assert len(found) < 200
+    files = list(files_below(root, root.resolve()))
+    assert sum(fault is None for _, fault in files) == 2  # by its own path, and by the one link that is followed
+    assert len(files) < 200
 
 
 def test_reading_a_pipe_does_not_wait(tmp_path: Path) -> None:
-    """Nor does asking what it is."""
+    """Nor does a check of its type."""
     os.mkfifo(tmp_path / "pipe")
     assert fault_of(tmp_path / "pipe", tmp_path.resolve()) == "not_a_regular_file"
     with pytest.raises(OSError, match="not_a_regular_file"):

@@ -1,4 +1,4 @@
-"""Half a character, as in a text that was cut within an emoji, costs its own row and nothing else, whatever the source."""
+"""A lone surrogate, as in a text that was cut within an emoji, rejects its own row and no other, for every source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seedling.stats.voting import Majority
 
 
 def run(data: Path, *sources: dict[str, object]) -> Path:
-    """The generation of these sources."""
+    """Run scrape on these sources and return the generation."""
     output = data.parent / "out"
     scrape(
         ScrapeParams.model_validate({"sources": list(sources)}),
@@ -61,16 +61,16 @@ def test_one_row_is_rejected_and_the_others_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["origin", "label", "license", "attribution", "group", "text"])
 def test_items_of_any_source_are_made_storable(field: str, tmp_path: Path) -> None:
-    """As those of a site or of the Hub, which do not look at it themselves."""
-    given = {"origin": "o", "label": "a", "license": "l", "attribution": "w", "group": "g", "text": "t"}
-    given[field] += "\ud83d"
-    text = given.pop("text")
+    """For example those of a site or of the Hub, which do not check it themselves."""
+    fields = {"origin": "o", "label": "a", "license": "l", "attribution": "w", "group": "g", "text": "t"}
+    fields[field] += "\ud83d"
+    text = fields.pop("text")
 
     class Opened:
         rules, role = Rules([], tmp_path), "training"
 
         def items(self) -> Iterator[Item]:
-            yield Item(**given, load=lambda: text, split="train", label_source="human")  # type: ignore[arg-type]
+            yield Item(**fields, load=lambda: text, split="train", label_source="human")  # type: ignore[arg-type]
 
     config = WorkspaceConfig(modality="text")
     ((row, _, reason),) = _rows(_labeled([Opened()], Majority(), config), config, None, None)  # type: ignore[list-item]

@@ -1,4 +1,4 @@
-"""Files of a workspace that are named like a dependency are not imported, by no process that a command starts."""
+"""No process of a command imports a file of the workspace that is named like a dependency."""
 
 from __future__ import annotations
 
@@ -42,27 +42,29 @@ scrape:
 @pytest.fixture
 def shadowed(tmp_path: Path) -> Path:
     """A workspace with a saved site, and a file for each name that writes `ran` when it is imported."""
-    work = tmp_path / "work"
-    (work / "data" / "site").mkdir(parents=True)
-    (work / "data" / "site" / "index.html").write_text("<p>rain</p><p>sun</p>")
-    (work / "params.yaml").write_text(SITE)
-    (work / "gates.yaml").write_text("{}")
+    workspace = tmp_path / "work"
+    (workspace / "data" / "site").mkdir(parents=True)
+    (workspace / "data" / "site" / "index.html").write_text("<p>rain</p><p>sun</p>")
+    (workspace / "params.yaml").write_text(SITE)
+    (workspace / "gates.yaml").write_text("{}")
     for name in NAMES:
-        (work / f"{name}.py").write_text(
+        (workspace / f"{name}.py").write_text(
             f"import os\nopen({str(tmp_path / 'ran')!r}, 'a').write('{name} ')\nos._exit(9)\n"
         )
-    return work
+    return workspace
 
 
-def _run(words: list[str], work: Path) -> subprocess.CompletedProcess[str]:
+def _run(words: list[str], workspace: Path) -> subprocess.CompletedProcess[str]:
     without = {name: value for name, value in os.environ.items() if name not in {"PYTHONSAFEPATH", "PYTHONPATH"}}
     path = {"PYTHONPATH": str(PROJECT)}  # our packages, wherever the tests found them
-    return subprocess.run(words, cwd=work, env=without | path, capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(
+        words, cwd=workspace, env=without | path, capture_output=True, text=True, check=False, timeout=600
+    )
 
 
 @pytest.mark.slow
-def test_a_stage_and_its_spider_import_nothing_of_the_workspace(shadowed: Path, tmp_path: Path) -> None:
-    """As dvc.yaml starts the stage; the spider is a process of its own."""
+def test_a_stage_and_its_spider_do_not_import_from_the_workspace(shadowed: Path, tmp_path: Path) -> None:
+    """The stage is started as in dvc.yaml; the spider is a process of its own."""
     command = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]["scrape"]["cmd"].split()
     done = _run([sys.executable, *command[1:]], shadowed)
     assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
@@ -71,8 +73,8 @@ def test_a_stage_and_its_spider_import_nothing_of_the_workspace(shadowed: Path, 
 
 
 @pytest.mark.slow
-def test_the_command_line_and_its_children_import_nothing_of_the_workspace(shadowed: Path, tmp_path: Path) -> None:
-    """The console script in the workspace's folder; a child that it starts plainly; a pool of processes."""
+def test_the_command_line_and_its_children_do_not_import_from_the_workspace(shadowed: Path, tmp_path: Path) -> None:
+    """The console script in the workspace's folder, a child process, and a process pool."""
     script = (
         "import sys\n"
         "from seedling.cli.main import app\n"
@@ -90,8 +92,8 @@ def test_the_command_line_and_its_children_import_nothing_of_the_workspace(shado
 
 
 @pytest.mark.slow
-def test_python_m_of_our_packages_leaves_the_working_folder_out(tmp_path: Path) -> None:
-    """Where the module itself is found elsewhere; in a checkout of the repository the folder stays."""
+def test_python_m_of_seedlings_packages_ignores_the_working_folder(tmp_path: Path) -> None:
+    """If the module is installed elsewhere; in a checkout of the repository the folder stays on the path."""
     (tmp_path / "typer.py").write_text("import os\nos._exit(9)\n")
     done = _run([sys.executable, "-m", "seedling.cli.main", "--help"], tmp_path)
     assert done.returncode == 0, done.stderr
@@ -99,7 +101,7 @@ def test_python_m_of_our_packages_leaves_the_working_folder_out(tmp_path: Path) 
 
 
 def test_each_command_of_dvc_yaml_is_started_with_a_safe_path() -> None:
-    """The repository's own, which is that of every new workspace."""
+    """The repository's dvc.yaml is that of every new workspace."""
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     commands = [stage.get("do", stage)["cmd"] for stage in stages.values()]
     assert len(commands) == 7

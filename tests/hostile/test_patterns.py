@@ -1,4 +1,4 @@
-"""Regular expressions that take forever: of sources, label rules, selectors and gates."""
+"""Regular expressions with exponential run time: of sources, label rules, selectors and gates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONG = "a" * 60 + "b"
 
 @pytest.fixture(autouse=True)
 def short_limit() -> Iterator[None]:
-    """A limit of 0.3 seconds, so that the tests are quick."""
+    """A limit of 0.3 seconds, so that the tests are fast."""
     with limiting_searches(0.3):
         yield
 
@@ -36,8 +36,8 @@ def short_limit() -> Iterator[None]:
 @pytest.mark.parametrize(
     "pattern", [SLOW, r"^(a+)+$", r"(a*)*c", r"(.*)x(.*)y(.*)z(.*)w", r"^(([a-z])+.)+[A-Z]([a-z])+$"]
 )
-def test_a_search_ends(pattern: str) -> None:
-    """Each of these takes Python's engine years; here it is answered, or given up with the pattern and the remedy."""
+def test_a_search_with_exponential_run_time_ends(pattern: str) -> None:
+    """Each takes Python's engine years; here it returns, or raises an error with the pattern and the fix."""
     began = time.monotonic()
     try:
         assert Pattern(pattern).search("x" * 3_000 + LONG) is None or pattern.startswith("(.*)")
@@ -57,15 +57,15 @@ def test_a_search_ends(pattern: str) -> None:
         (r"(?<!\d)\b\w", "1 é"),
     ],
 )
-def test_ordinary_patterns_find_what_they_found_before(pattern: str, text: str) -> None:
-    """The same match and groups as Python's own engine."""
-    expected, found = re.search(pattern, text), Pattern(pattern).search(text)
+def test_ordinary_patterns_match_as_in_the_standard_library(pattern: str, text: str) -> None:
+    """The same match and groups as in Python's engine."""
+    expected, match = re.search(pattern, text), Pattern(pattern).search(text)
     assert expected is not None
-    assert (found[0], found.span(), found.groups()) == (expected[0], expected.span(), expected.groups())
+    assert (match[0], match.span(), match.groups()) == (expected[0], expected.span(), expected.groups())
 
 
-def test_a_label_rule_ends(tmp_path: Path) -> None:
-    """The stage stops with the pattern's error, exit code 2, and does not hang."""
+def test_a_slow_label_rule_stops_the_stage(tmp_path: Path) -> None:
+    """The stage raises the pattern's error with exit code 2, and does not hang."""
     (tmp_path / "data").mkdir()
     pd.DataFrame({"text": ["a text", LONG]}).to_csv(tmp_path / "data" / "t.csv", index=False)
     with pytest.raises(PatternTooSlow, match="takes more than"):
@@ -73,8 +73,8 @@ def test_a_label_rule_ends(tmp_path: Path) -> None:
     assert issubclass(PatternTooSlow, InputError)
 
 
-def test_a_folder_group_ends(tmp_path: Path) -> None:
-    """The names of a stranger's files are what is searched."""
+def test_a_slow_group_pattern_stops_the_stage(tmp_path: Path) -> None:
+    """The pattern is applied to untrusted file names."""
     folder = tmp_path / "data" / "unlabeled"
     folder.mkdir(parents=True)
     (folder / f"{LONG}.txt").write_text("a text")
@@ -85,7 +85,7 @@ def test_a_folder_group_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "pattern", ["(" * 600 + ")" * 600, "a" * 2_000, "(", "a{99999999999999999999}", "(?<=a+)b" * 0 + "[z-a]"], ids=len
 )
-def test_a_pattern_that_cannot_be_read_is_an_error_of_params(pattern: str) -> None:
+def test_an_invalid_pattern_is_an_error_of_params(pattern: str) -> None:
     """Not a traceback, and not a program that takes a minute to compile."""
     with pytest.raises(ValidationError):
         LabelRule(rule="r", pattern=pattern)
@@ -94,15 +94,17 @@ def test_a_pattern_that_cannot_be_read_is_an_error_of_params(pattern: str) -> No
 
 
 @pytest.mark.slow
-def test_a_selector_ends(tmp_path: Path) -> None:
-    """XPath has regular expressions too: the page that hangs one is rejected with a reason, and the visit goes on."""
-    with site() as told:
-        told.routes["/"] = "<p>a text</p><p>aab</p>"
-        page = {"kind": "crawl", "start": told.address + "/", "text": "::text", **QUICK}
-        found = run(tmp_path, TEXTS, {**page, "item": '//p[re:test(., "^A+B$", "i")]'})
-        assert pd.read_parquet(next(found.glob("part-*.parquet")))["text"].tolist() == ["aab"]
-        told.routes["/"] = '<p>a text</p><a rel=next href="/2">on</a>'
-        told.routes["/2"] = f"<p>{LONG}</p>"
+def test_a_slow_selector_rejects_its_page(tmp_path: Path) -> None:
+    """XPath has regular expressions too: the page on which one hangs is rejected with a reason, and the visit
+    continues.
+    """
+    with site() as server:
+        server.routes["/"] = "<p>a text</p><p>aab</p>"
+        page = {"kind": "crawl", "start": server.address + "/", "text": "::text", **QUICK}
+        generation = run(tmp_path, TEXTS, {**page, "item": '//p[re:test(., "^A+B$", "i")]'})
+        assert pd.read_parquet(next(generation.glob("part-*.parquet")))["text"].tolist() == ["aab"]
+        server.routes["/"] = '<p>a text</p><a rel=next href="/2">on</a>'
+        server.routes["/2"] = f"<p>{LONG}</p>"
         began = time.monotonic()
         output = run(tmp_path, TEXTS, {**page, "item": rf'//p[. = "a text" or re:test(., "{SLOW}")]'}, as_of="2")
         assert time.monotonic() - began < 60
@@ -110,7 +112,7 @@ def test_a_selector_ends(tmp_path: Path) -> None:
 
 
 def rows(*texts: str) -> GatedRows:
-    """Rows as a gate sees them."""
+    """Rows as a gate receives them."""
     return GatedRows.of(pd.DataFrame({"id": [str(number) for number in range(len(texts))], "text": list(texts)}))
 
 
@@ -124,8 +126,8 @@ def rows(*texts: str) -> GatedRows:
         ("expect_column_values_to_match_json_schema", {"json_schema": {"type": "string", "pattern": SLOW}}),
     ],
 )
-def test_an_expectation_ends(expectation: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
-    """It could not be evaluated, and says why."""
+def test_a_slow_expectation_fails(expectation: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
+    """The result states that it could not be evaluated, and why."""
     name, arguments = expectation
     gates = {"train": [(name, {"column": "text", **arguments})]}
     text = f'"{LONG}"' if "json" in name else LONG
@@ -136,8 +138,8 @@ def test_an_expectation_ends(expectation: tuple[str, dict[str, Any]], tmp_path: 
     assert "takes more than" in judged.observed
 
 
-def test_expectations_of_patterns_judge_as_before() -> None:
-    """What Arrow's engine reads, a lookahead, which it does not, and the parts of a JSON schema that hold patterns."""
+def test_ordinary_expectations_with_patterns_are_evaluated() -> None:
+    """Patterns of Arrow's engine, a lookahead, which it lacks, and the parts of a JSON schema that have patterns."""
     column = pd.Series(["cat-1", "dog", "größe-2"], dtype=object)
     assert matches(column, r"-\d$").tolist() == [True, False, True]
     assert matches(column, r"^(?=cat)").tolist() == [True, False, False]
@@ -156,8 +158,8 @@ def test_expectations_of_patterns_judge_as_before() -> None:
 
 
 @pytest.mark.parametrize("reference", ["http://127.0.0.1:9/schema", "file:///etc/passwd"])
-def test_a_json_schema_loads_no_other_one(reference: str) -> None:
-    """`$ref` could name an address inside, or a file."""
+def test_a_json_schema_loads_no_other_schema(reference: str) -> None:
+    """`$ref` could name a private address or a file."""
     with pytest.raises(Exception, match="nresolvable"):
         limited_validator({"$ref": reference}).is_valid({})
 
@@ -188,8 +190,10 @@ CODE = [
 
 
 @pytest.mark.parametrize("condition", CODE, ids=str)
-def test_a_condition_on_rows_runs_no_code(condition: Any, tmp_path: Path) -> None:
-    """The attack: pandas' `@` leads from a condition in gates.yaml to os.system, and columns have methods that write files."""
+def test_a_row_condition_executes_no_code(condition: Any, tmp_path: Path) -> None:
+    """The attack: pandas' `@` leads from a condition in gates.yaml to os.system, and columns have methods that write
+    files.
+    """
     import json
 
     expectation = {
@@ -212,8 +216,8 @@ def test_a_condition_on_rows_runs_no_code(condition: Any, tmp_path: Path) -> Non
         'text.str.len() > 3 & label != "a.b"', 'text.str.contains("cat|dog")', "`a column` == 1", 'text.str.startswith("@")', None,
     ],
 )  # fmt: skip
-def test_ordinary_conditions_are_used(condition: str | None, tmp_path: Path) -> None:
-    """Comparisons, arithmetic, and methods that only look."""
+def test_ordinary_row_conditions_are_evaluated(condition: str | None, tmp_path: Path) -> None:
+    """Comparisons, arithmetic, and methods that only read."""
     import json
 
     expectation = {"expect_column_values_to_not_be_null": {"column": "id", "row_condition": condition}}

@@ -37,12 +37,12 @@ def strangers_folder(folder: Path, mark: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pack", [False, True])
-def test_init_leaves_code_out_and_lists_it(pack: bool, tmp_path: Path) -> None:
-    """Six files are code by their names; with --with-code they are copied, and executed neither way."""
+def test_init_does_not_copy_code_and_lists_it(pack: bool, tmp_path: Path) -> None:
+    """Six files are code by their names; with --with-code they are copied, and never executed."""
     mark = tmp_path / "ran"
     source, findings = strangers_folder(tmp_path / "source", mark), InitFindings()
-    work = make_workspace(tmp_path / "work", source, "image", options=InitOptions(pack=pack), findings=findings)
-    assert not [path for path in (work / "data").rglob("*") if path.suffix.lower() in {".py", ".sh", ".pth"}]
+    workspace = make_workspace(tmp_path / "work", source, "image", options=InitOptions(pack=pack), findings=findings)
+    assert not [path for path in (workspace / "data").rglob("*") if path.suffix.lower() in {".py", ".sh", ".pth"}]
     assert sorted(findings.left_out) == sorted(
         (name, "code")
         for name in ("augmenting.py", "labeling.py", "expectations.py", "labeled/cat/conftest.py", "run.SH", "a.pth")
@@ -81,8 +81,8 @@ def test_each_loaded_file_is_printed_once(
     assert capsys.readouterr().err == f"Plugin loaded: {tmp_path / 'augmenting.py'} (augment.plugin)\n"
 
 
-def test_switched_off_a_plugin_that_is_named_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never a run with other results: the file that would have been loaded is named."""
+def test_a_named_plugin_is_an_error_if_plugins_are_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run stops instead of giving other results; the error names the file."""
     mark = tmp_path / "ran"
     (tmp_path / "augmenting.py").write_text(MARKS.format(mark=str(mark)))
     (tmp_path / "expectations.py").write_text("def expect_column_values_to_be_good(values):\n    return values > 0\n")

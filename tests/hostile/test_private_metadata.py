@@ -1,4 +1,4 @@
-"""Place, author and camera of a photograph stay with whoever took it; personal data in texts is masked on pages."""
+"""Location, author and camera of a photograph are not published; personal data in texts is masked on pages."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ SECRETS = (b"Ada Author", b"SN-0451", b"Secret Street", b"hidden comment", b"\x3
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def exif(orientation: int, *, place: bool = True) -> Image.Exif:
+def exif(orientation: int, *, has_location: bool = True) -> Image.Exif:
     """Author, camera, and 48 degrees north."""
     block = Image.Exif()
     block[0x0112], block[0x013B] = orientation, "Ada Author"
     block.get_ifd(0x8769)[0xA431] = "SN-0451"
-    if place:
+    if has_location:
         block.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 0.0), 3: "E", 4: (11.0, 34.0, 0.0)})
     return block
 
 
-def photograph(kind: str, orientation: int = 1, *, place: bool = True) -> bytes:
-    """A file that says more than it should."""
+def photograph(kind: str, orientation: int = 1, *, has_location: bool = True) -> bytes:
+    """An image file with private metadata."""
     options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
     xmp = b"<x photoshop:Credit='Secret Street'/>"
     buffer = io.BytesIO()
     Image.fromarray(PHOTO).save(
         buffer,
         kind,
-        exif=exif(orientation, place=place),
+        exif=exif(orientation, has_location=has_location),
         xmp=xmp,
         icc_profile=PROFILE,
         comment=b"hidden comment",
@@ -57,8 +57,10 @@ def photograph(kind: str, orientation: int = 1, *, place: bool = True) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
-def test_a_file_for_others_says_nothing_of_place_author_and_camera(kind: str) -> None:
-    """Upright or turned: the pixels are what Seedling sees, Pillow reads no EXIF, and no secret is left among the bytes."""
+def test_a_shared_file_has_no_location_author_or_camera(kind: str) -> None:
+    """Upright or rotated: the pixels are those that Seedling reads, Pillow reads no EXIF, and the bytes contain no
+    secret.
+    """
     for orientation in (1, 6):
         encoded = photograph(kind, orientation)
         handed = image_for_others(encoded, 64)
@@ -73,15 +75,15 @@ def test_a_file_for_others_says_nothing_of_place_author_and_camera(kind: str) ->
             assert image.info["icc_profile"] == PROFILE
 
 
-def test_what_lies_behind_the_end_of_an_image_goes() -> None:
-    """A phone's film or second photograph, with a place of its own."""
+def test_data_behind_the_end_of_an_image_is_removed() -> None:
+    """For example a phone's video or second photograph, with a location of its own."""
     for kind in ("JPEG", "PNG", "WEBP", "GIF"):
         buffer = io.BytesIO()
         Image.fromarray(PHOTO).save(buffer, kind)
         assert image_for_others(buffer.getvalue() + photograph("JPEG"), 64) == buffer.getvalue()
 
 
-def test_a_file_without_metadata_is_handed_on_as_it_is() -> None:
+def test_a_file_without_metadata_is_shared_unchanged() -> None:
     """Byte for byte, also one that Seedling wrote."""
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
         buffer = io.BytesIO()
@@ -91,7 +93,7 @@ def test_a_file_without_metadata_is_handed_on_as_it_is() -> None:
 
 
 def workspace(folder: Path) -> Path:
-    """Two training rows whose files hold a place, one of them stored turned."""
+    """Two training rows whose files have a location, one of them with a rotation tag."""
     (folder / "models/0").mkdir(parents=True)
     write_decision(folder / "models/0", accepted_round=0)
     source = "modality: image\nscrape:\n  sources:\n    - {kind: folder, path: .}\n"
@@ -112,12 +114,20 @@ def workspace(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", list(DatasetForm))
-def test_exported_files_hold_no_place_unless_asked_for(form: DatasetForm, tmp_path: Path) -> None:
-    """As folders, as a table and for the Hub; --keep-metadata writes them as they came."""
-    place = workspace(tmp_path / "ws")
+def test_exported_files_have_no_location_unless_requested(form: DatasetForm, tmp_path: Path) -> None:
+    """As folders, as a table and for the Hub; --keep-metadata exports the original files."""
+    source_workspace = workspace(tmp_path / "ws")
     for keep in (False, True):
         folder = tmp_path / f"{form}{keep}"
-        export(place, folder, form=form, splits=["train"], include=[], license_name="unknown", keep_metadata=keep)
+        export(
+            source_workspace,
+            folder,
+            form=form,
+            splits=["train"],
+            include=[],
+            license_name="unknown",
+            keep_metadata=keep,
+        )
         if form is DatasetForm.huggingface:
             from datasets import load_dataset
 
@@ -131,28 +141,31 @@ def test_exported_files_hold_no_place_unless_asked_for(form: DatasetForm, tmp_pa
         assert sizes == ([(30, 20), (30, 20)] if keep else [(20, 30), (30, 20)])
 
 
-def test_a_place_gives_its_code_however_many_rows_have_one() -> None:
-    """In EXIF, in XMP and in IPTC; author and camera alone do not, nor does an empty block of GPS."""
+def test_location_metadata_is_detected_and_reported_for_every_row() -> None:
+    """In EXIF, XMP and IPTC, but not for author and camera alone or an empty GPS block.
 
-    def says_place(encoded: bytes) -> bool:
+    The code is reported even if most rows have it.
+    """
+
+    def has_location(encoded: bytes) -> bool:
         row = Row("1", "train", payload=encoded, origin="1")
         signals = check_row(row, params=ValidateParams(), config=WorkspaceConfig(modality="image")).signals
         return bool(signals["location_metadata"])
 
-    jpeg = photograph("JPEG", place=False)
+    jpeg = photograph("JPEG", has_location=False)
     xmp = b"http://ns.adobe.com/xap/1.0/\0<x exif:GPSLatitude='48,8N'/>"
     iptc = b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x0b\x1c\x02\x5a\0\x06Munich\0"
     empty = Image.Exif()
     empty.get_ifd(0x8825)[0] = b"\2\2\0\0"
     buffer = io.BytesIO()
     Image.fromarray(PHOTO).save(buffer, "JPEG", exif=empty)
-    assert not says_place(jpeg)
-    assert not says_place(buffer.getvalue())
+    assert not has_location(jpeg)
+    assert not has_location(buffer.getvalue())
     for kind in ("JPEG", "PNG", "WEBP"):
-        assert says_place(photograph(kind, 6))
+        assert has_location(photograph(kind, 6))
     assert read_metadata(exif(1).tobytes().removeprefix(b"Exif\0\0")).has_location  # as it stands in a TIFF
     for marker, content in ((b"\xff\xe1", xmp), (b"\xff\xed", iptc)):
-        assert says_place(jpeg[:2] + marker + struct.pack(">H", len(content) + 2) + content + jpeg[2:])
+        assert has_location(jpeg[:2] + marker + struct.pack(">H", len(content) + 2) + content + jpeg[2:])
     import pandas as pd
 
     codes, usual = quality(pd.DataFrame({"location_metadata": [True, True, False]}))
@@ -175,8 +188,8 @@ def test_a_place_gives_its_code_however_many_rows_have_one() -> None:
         ("GB82 WEST 1234 5698 7654 33", None),
     ],
 )
-def test_personal_data_is_masked_on_pages_unless_asked_for(text: str, expected: str | None) -> None:
-    """What is none stays as it is."""
+def test_personal_data_is_masked_on_pages_unless_requested(text: str, expected: str | None) -> None:
+    """Other text is unchanged."""
     assert masked(text) == (expected or text)
     assert preview(text) == {"text": expected or text}
     with personal_data_shown(True):
@@ -184,14 +197,14 @@ def test_personal_data_is_masked_on_pages_unless_asked_for(text: str, expected: 
 
 
 @pytest.mark.parametrize("where", ["in the frame", "in front of the frame"])
-def test_a_damaged_gif_is_handed_on_with_its_pixels_and_without_its_comment(where: str) -> None:
-    """A stray zero byte ends a block for whoever walks the file, while Pillow passes over it: what is handed on must not lose the frame."""
+def test_a_damaged_gif_is_shared_with_its_pixels_and_without_its_comment(where: str) -> None:
+    """A stray zero byte ends a block for a parser, while Pillow skips it; the shared file must have the frame."""
     buffer = io.BytesIO()
     Image.fromarray(PHOTO).convert("P").save(buffer, "GIF", comment=b"by A. Author")
     whole = buffer.getvalue()
     frame = whole.index(b"\x2c\x00\x00\x00\x00", whole.index(b"Author"))
-    place = frame if where == "in front of the frame" else frame + 11  # behind the size of its codes
-    damaged = whole[:place] + b"\x00" + whole[place:]
+    offset = frame if where == "in front of the frame" else frame + 11  # behind the size of its codes
+    damaged = whole[:offset] + b"\x00" + whole[offset:]
     pixels = images.decode(damaged, 64)
     assert np.array_equal(pixels, images.decode(whole, 64))
     handed = image_for_others(damaged, 64)

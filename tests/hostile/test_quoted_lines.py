@@ -29,6 +29,6 @@ def test_a_quoted_text_of_several_lines_is_one_row(
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t" if name.endswith("tsv") else ",")
         writer.writerows([header, *rows])
-    found = read_back(tmp_path, name, path.read_bytes())
+    table_rows = read_back(tmp_path, name, path.read_bytes())
     expected = [text for _, text in rows]
-    assert [(text, reason) for text, _, reason in found] == [(text, None) for text in expected]
+    assert [(text, reason) for text, _, reason in table_rows] == [(text, None) for text in expected]

@@ -1,4 +1,4 @@
-"""A dataset that Seedling exported is read back as it was: contents, labels, splits, who gave the labels, licenses."""
+"""A dataset that Seedling exported is read back unchanged: contents, labels, splits, label sources, licenses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rows(modality: Modality) -> list[Row]:
     """Two rows of each class in training, one in each other labeled split, and two in the pool; one label is a rule's."""
     import numpy as np
 
-    made: list[Row] = []
+    labeled_rows: list[Row] = []
     for number, (split, label) in enumerate(
         [
             *(("train", label) for label in CLASSES for _ in range(2)),
@@ -50,7 +50,7 @@ def rows(modality: Modality) -> list[Row]:
             payload = images.encode(np.full((12, 12, 3), 5 * number, dtype=np.uint8))
         content = images.content(images.decode(payload)) if isinstance(payload, bytes) else payload.encode()
         by_rule = number == 1
-        made.append(
+        labeled_rows.append(
             Row(
                 id=identify(content),
                 split=split,
@@ -64,11 +64,11 @@ def rows(modality: Modality) -> list[Row]:
                 payload=payload,
             )
         )
-    return made
+    return labeled_rows
 
 
 def workspace(folder: Path, modality: Modality) -> Path:
-    """A workspace of which scrape and validate are done."""
+    """A workspace after scrape and validate."""
     folder.mkdir()
     (folder / "params.yaml").write_text(
         f"pipeline_version: 18\nmodality: {modality}\nscrape: {{sources: [{{kind: folder}}]}}\n"
@@ -85,7 +85,7 @@ def workspace(folder: Path, modality: Modality) -> Path:
 
 
 def as_records(generation: Path) -> list[dict[str, Any]]:
-    """The rows, by id."""
+    """The rows sorted by id."""
     frame = read(generation, COLUMNS)
     records: list[dict[str, Any]] = json.loads(frame.sort_values("id").to_json(orient="records"))
     return records
@@ -103,27 +103,29 @@ def as_records(generation: Path) -> list[dict[str, Any]]:
         ("text", DatasetForm.huggingface, "data"),
     ],
 )
-def test_an_export_that_is_read_back_is_the_same(
+def test_an_exported_dataset_is_read_back_unchanged(
     modality: Modality, form: DatasetForm, inner: str, tmp_path: Path
 ) -> None:
-    """Class names that are no file names, texts that are formulas, rows without a label; the folder and its data/ alike."""
-    made = workspace(tmp_path / "work", modality)
+    """Class names that are not file names, texts that are formulas, rows without a label; from the folder and from its
+    data/.
+    """
+    source_workspace = workspace(tmp_path / "work", modality)
     splits = ["train", "validation", "test", "pool"]
-    export(made, tmp_path / "data", form=form, splits=splits, include=[], license_name="mit")
+    export(source_workspace, tmp_path / "data", form=form, splits=splits, include=[], license_name="mit")
     data = tmp_path / "data" / inner
     lines = "\n".join(f"    - {line}" for line in _sources(data, modality, None, TableOptions()))
     params = data.parent / "params.yaml"
     params.write_text(f"pipeline_version: 18\nmodality: {modality}\nscrape:\n  sources:\n{lines}\n")
     scrape(load(data.parent).scrape, WorkspaceConfig(modality=modality), data=data, output=tmp_path / "back" / "scrape")
-    assert as_records(tmp_path / "back" / "scrape") == as_records(made / "generations" / "scrape")
+    assert as_records(tmp_path / "back" / "scrape") == as_records(source_workspace / "generations" / "scrape")
 
 
-def test_rows_that_were_made_from_others_are_rejected(tmp_path: Path) -> None:
-    """A table does not say which rows they were made from, so a fold's rows would be learned from under another name."""
+def test_augmented_and_synthetic_rows_of_a_table_are_rejected(tmp_path: Path) -> None:
+    """A table does not have their parents, so rows of a held-out fold could be used for training under another name."""
     header = "text,id,label,label_source,weight,confidence,origin,license,attribution,stage"
     (tmp_path / "train.csv").write_text(
         f"{header}\na day,1,a,human,1.0,1.0,x,,,validate\na dya,2,a,human,1.0,1.0,x,,,augment\n"
     )
     source = TableSource(kind="table", path="train.csv")
-    found = [(item.label, item.reason) for item in read_table(source, tmp_path, "text", 2**20)]
-    assert found == [("a", None), ("a", "made_from_other_rows")]
+    labels_and_reasons = [(item.label, item.reason) for item in read_table(source, tmp_path, "text", 2**20)]
+    assert labels_and_reasons == [("a", None), ("a", "made_from_other_rows")]

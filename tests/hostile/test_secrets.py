@@ -1,4 +1,4 @@
-"""Secrets: none is written out in params.yaml, no other variable of the environment is read, and no value comes to rest in a file."""
+"""Secrets: none may be in params.yaml, no other environment variable is read, and no value is written to a file."""
 
 from __future__ import annotations
 
@@ -72,16 +72,16 @@ HARMLESS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "place"), LITERALS, ids=lambda value: value if isinstance(value, str) else None)
-def test_a_secret_that_is_written_out_is_refused(source: dict[str, Any], place: str, tmp_path: Path) -> None:
-    """params.yaml is not read any further: the message has the place and the remedy, and nothing of the value."""
+@pytest.mark.parametrize(("source", "key"), LITERALS, ids=lambda value: value if isinstance(value, str) else None)
+def test_a_literal_secret_is_refused(source: dict[str, Any], key: str, tmp_path: Path) -> None:
+    """Loading params.yaml stops: the message has the key and the fix, and nothing of the value."""
     (tmp_path / "params.yaml").write_text(
         json.dumps({"pipeline_version": 18, "modality": "text", "scrape": {"sources": [source]}})
     )
     with pytest.raises(InputError) as refused:
         params.load(tmp_path)
     message = str(refused.value)
-    assert f"'scrape.sources.0.{place}'" in message
+    assert f"'scrape.sources.0.{key}'" in message
     assert "${SEEDLING_…}" in message
     for value in (
         "letmein",
@@ -101,21 +101,21 @@ def test_a_secret_that_is_written_out_is_refused(source: dict[str, Any], place: 
 
 
 @pytest.mark.parametrize("source", HARMLESS)
-def test_what_is_no_secret_may_be_written_out(source: dict[str, Any]) -> None:
-    """Variables, pages, versions, words that merely contain a secret's name, and ids."""
+def test_values_that_are_not_secrets_are_accepted(source: dict[str, Any]) -> None:
+    """Variables, pages, versions, words that contain the name of a secret, and ids."""
     assert find_secret(source) is None
     assert ScrapeParams.model_validate({"sources": [source]})
 
 
-@pytest.mark.parametrize("source", [one for one, _ in LITERALS if one["kind"] != "huggingface"][:6])
-def test_the_stage_refuses_what_came_by_another_way(source: dict[str, Any], tmp_path: Path) -> None:
-    """Before any request, also where params.yaml was not what gave the source."""
+@pytest.mark.parametrize("source", [source for source, _ in LITERALS if source["kind"] != "huggingface"][:6])
+def test_the_stage_refuses_a_secret_from_any_caller(source: dict[str, Any], tmp_path: Path) -> None:
+    """Before any request, also if the source was not read from params.yaml."""
     with pytest.raises(InputError, match="holds a secret"):
         run(tmp_path, TEXTS, source)
 
 
 def test_an_error_of_the_file_does_not_quote_the_secret(tmp_path: Path) -> None:
-    """The parser shows the line; what follows a secret's name is left out of it. A webhook's address is not shown either."""
+    """The parser shows the line without what follows the name of a secret, and without the address of a webhook."""
     path = tmp_path / "params.yaml"
     path.write_text("scrape:\n  sources:\n    - {kind: api, headers: {Authorization: Bearer hunter2: x}}\n  a: b: c\n")
     with pytest.raises(InputError, match="not readable YAML") as refused:
@@ -134,41 +134,41 @@ def test_an_error_of_the_file_does_not_quote_the_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["header", "query", "url", "body"])
+@pytest.mark.parametrize("part", ["header", "query", "url", "body"])
 def test_no_other_variable_of_the_environment_is_read(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A workspace from somebody else cannot send AWS_SECRET_ACCESS_KEY to its site; a name in `allow_env` can be read, and it is said."""
+    """A workspace from another author cannot send AWS_SECRET_ACCESS_KEY to its site; a name in `allow_env` can be read."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI7MDENG")
     text = "${AWS_SECRET_ACCESS_KEY}"
-    with site() as told:
-        told.routes["/*"] = Reply(json.dumps({"rows": ["a text"]}), kind="application/json")
-        source: dict[str, Any] = {**API, "url": told.address + "/items", **QUICK}
+    with site() as server:
+        server.routes["/*"] = Reply(json.dumps({"rows": ["a text"]}), kind="application/json")
+        source: dict[str, Any] = {**API, "url": server.address + "/items", **QUICK}
         changes: dict[str, dict[str, Any]] = {
             "header": {"headers": {"X-A": text}},
             "query": {"query": {"a": text}},
-            "url": {"url": f"{told.address}/items/{text}"},
+            "url": {"url": f"{server.address}/items/{text}"},
             "body": {"body": {"a": {"b": [text]}}},
         }
-        source |= changes[place]
+        source |= changes[part]
         with pytest.raises(InputError, match="reads the environment variable AWS_SECRET_ACCESS_KEY"):
             run(tmp_path, TEXTS, source)
-        assert told.asked == []
-        if place == "header":
+        assert server.requests == []
+        if part == "header":
             assert len(read(run(tmp_path, TEXTS, {**source, "allow_env": ["AWS_SECRET_ACCESS_KEY"]}))) == 1
-            assert [headers["X-A"] for _, _, path, headers, _ in told.asked if path == "/items"] == [
+            assert [headers["X-A"] for _, _, path, headers, _ in server.requests if path == "/items"] == [
                 "wJalrXUtnFEMI7MDENG"
             ]
 
 
 def test_a_bare_variable_in_a_header_is_refused(tmp_path: Path) -> None:
-    """It used to be expanded; sent as it stands it would be a wrong token without a word."""
+    """Earlier versions expanded it; sent unchanged, it would be a wrong token without an error."""
     with pytest.raises(InputError, match=r"names \$SEEDLING_A: write \$\{SEEDLING_A\}"):
         run(tmp_path, TEXTS, {**API, "headers": {"X-A": "$SEEDLING_A"}})
 
 
 def test_a_variable_in_the_host_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name would be asked of a name server, and the value goes to the host that is written out alone."""
+    """Its value would be sent to a name server; the host must be written in full."""
     monkeypatch.setenv("SEEDLING_A", "value")
     with pytest.raises(InputError, match="variable in its host"):
         run(tmp_path, TEXTS, {**API, "url": "https://${SEEDLING_A}.example/"})
@@ -181,8 +181,10 @@ REPEATED = "s3cret/Tök3n+0"
 def test_a_secret_reaches_its_site_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In the address, a header and the body. The site repeats it in the next page's address, in texts and in headers; rows, origins and the
-    source's file hold the variable's name in its place, and the next page is asked for with the value.
+    """A secret in the address, a header and the body.
+
+    The site repeats it in the next page's address, in texts and in headers. Rows, origins and the source's file
+    have the variable's name instead, and the next page is requested with the value.
     """
     monkeypatch.setenv("SEEDLING_TEST_TOKEN", REPEATED)
     quoted = "s3cret%2FT%C3%B6k3n%2B0"
@@ -197,20 +199,23 @@ def test_a_secret_reaches_its_site_and_no_file(
             headers={"X-Echo": f"/a?t={quoted}", "X-Plain": "caf\xe9"},
         )
 
-    with site() as told:
-        told.routes["/items"] = answer
+    with site() as server:
+        server.routes["/items"] = answer
         source = {
             **API,
             **QUICK,
-            "url": told.address + "/items?token=${SEEDLING_TEST_TOKEN}",
+            "url": server.address + "/items?token=${SEEDLING_TEST_TOKEN}",
             "headers": {"X-Key": "Key ${SEEDLING_TEST_TOKEN}".replace("TEST_TOKEN", "ASCII")},
             "next": "next",
             "fields": {"whole": "@"},
         }
         monkeypatch.setenv("SEEDLING_ASCII", "a5c11t0k3n")
         rows = read(run(tmp_path, TEXTS, source))
-        asked = [(path, headers.get("X-Key")) for _, _, path, headers, _ in told.asked if path != "/robots.txt"]
-    assert asked == [(f"/items?token={quoted}", "Key a5c11t0k3n"), (f"/items?token={quoted}&page=2", "Key a5c11t0k3n")]
+        requests = [(path, headers.get("X-Key")) for _, _, path, headers, _ in server.requests if path != "/robots.txt"]
+    assert requests == [
+        (f"/items?token={quoted}", "Key a5c11t0k3n"),
+        (f"/items?token={quoted}&page=2", "Key a5c11t0k3n"),
+    ]
     assert sorted(rows["text"]) == [
         f"text {number}: the token is ${{SEEDLING_TEST_TOKEN}}, or ${{SEEDLING_TEST_TOKEN}}" for number in (1, 2)
     ]
@@ -223,24 +228,26 @@ def test_a_secret_reaches_its_site_and_no_file(
 
 
 @pytest.mark.slow
-def test_a_secret_in_an_address_goes_to_no_other_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link to another host, and one on the site itself that names a variable which the source has in a header alone, carry no value."""
+def test_a_secret_in_an_address_is_sent_to_no_other_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link to another host carries no value, and neither does one to the site itself with a variable that the source
+    has in a header alone.
+    """
     monkeypatch.setenv("SEEDLING_A", "t0k3n-of-the-address")
     monkeypatch.setenv("SEEDLING_B", "t0k3n-of-the-header")
-    with site() as told, site() as other:
-        told.routes["/a"] = Reply(
+    with site() as server, site() as other:
+        server.routes["/a"] = Reply(
             "", 302, headers={"Location": f"{other.address}/b?x=${{SEEDLING_A}}&y=${{SEEDLING_B}}"}
         )
         other.routes["/b"] = Reply(json.dumps({"rows": ["one text"]}), kind="application/json")
-        source = {**API, **QUICK, "url": told.address + "/a?k=${SEEDLING_A}", "headers": {"X-B": "${SEEDLING_B}"}}
+        source = {**API, **QUICK, "url": server.address + "/a?k=${SEEDLING_A}", "headers": {"X-B": "${SEEDLING_B}"}}
         run(tmp_path, TEXTS, source)
-        sent = [(path, headers) for _, _, path, headers, _ in other.asked if path.startswith("/b")]
+        sent = [(path, headers) for _, _, path, headers, _ in other.requests if path.startswith("/b")]
     assert len(sent) == 1
     assert "t0k3n" not in json.dumps(sent)
 
 
 def test_short_words_are_not_masked_in_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable may hold a topic: rows with that word stay as they are. In an address it is masked as a whole word."""
+    """A variable may hold a topic: rows with that word are unchanged, and in an address it is masked as a whole word."""
     monkeypatch.setenv("SEEDLING_TOPIC", "birds")
     values = SecretValues.of(ApiSource(**API | {"query": {"q": "${SEEDLING_TOPIC}"}}))
     assert values.masked("two birds") == "two birds"
@@ -249,8 +256,11 @@ def test_short_words_are_not_masked_in_texts(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_a_value_with_a_line_break_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would begin another header; `export X=$(cat file)` of some shells leaves one."""
+def test_a_value_with_a_line_break_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would begin another header; `export X=$(cat file)` of some shells leaves one.
+
+    The error has the variable's name.
+    """
     monkeypatch.setenv("SEEDLING_A", "hunter2\nX-Evil: 1")
     with pytest.raises(InputError, match="SEEDLING_A holds a line break") as refused:
         run(tmp_path, TEXTS, {**API, "headers": {"X-A": "${SEEDLING_A}"}})
@@ -258,14 +268,14 @@ def test_a_value_with_a_line_break_is_refused_by_its_name(tmp_path: Path, monkey
 
 
 @pytest.mark.slow
-def test_nothing_is_left_of_a_run_that_was_refused(tmp_path: Path) -> None:
-    """The workspace's files, DVC's cache and the snapshot: the token stands in params.yaml alone."""
-    work = make_workspace(tmp_path / "work", None, "text")
-    text = (work / "params.yaml").read_text().split("scrape:")[0]
+def test_a_refused_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    """In the workspace's files, DVC's cache and the snapshot, only params.yaml has the token."""
+    workspace = make_workspace(tmp_path / "work", None, "text")
+    text = (workspace / "params.yaml").read_text().split("scrape:")[0]
     source = json.dumps({**API, "headers": {"Authorization": f"Bearer {HEX}"}})
-    (work / "params.yaml").write_text(f"{text}scrape: {{sources: [{source}]}}\n")
-    with pytest.raises(InputError, match="holds a secret"), Ledger(work).snapshotted():
+    (workspace / "params.yaml").write_text(f"{text}scrape: {{sources: [{source}]}}\n")
+    with pytest.raises(InputError, match="holds a secret"), Ledger(workspace).snapshotted():
         pass
-    assert [path.name for path in work.rglob("*") if path.is_file() and HEX.encode() in path.read_bytes()] == [
+    assert [path.name for path in workspace.rglob("*") if path.is_file() and HEX.encode() in path.read_bytes()] == [
         "params.yaml"
     ]

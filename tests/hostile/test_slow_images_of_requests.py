@@ -1,4 +1,4 @@
-"""An image that takes long to decode ends its own worker, and delays nobody else's request."""
+"""An image that takes long to decode ends its own worker, and delays no other request."""
 
 from __future__ import annotations
 
@@ -39,21 +39,23 @@ def noise(side: int, form: str = "PNG", mode: str = "RGB", **options: object) ->
     return file.getvalue()
 
 
-def with_workers(work: Callable[[ImageWorkers], Awaitable[T]], processor_seconds: float = 1.0) -> T:
-    """What `work` gives of a pool of two workers."""
+def with_workers(task: Callable[[ImageWorkers], Awaitable[T]], processor_seconds: float = 1.0) -> T:
+    """The result of `task` with a pool of two workers."""
 
     async def run() -> T:
         workers = ImageWorkers(2, processor_seconds)
         try:
-            return await work(workers)
+            return await task(workers)
         finally:
             workers.close()
 
     return anyio.run(run)
 
 
-def test_a_worker_gives_the_same_pixels_as_the_decoder() -> None:
-    """Of a PNG, a JPEG that is turned, a gray, a transparent and an animated image; and the same reason where there are none."""
+def test_a_worker_returns_the_same_pixels_as_the_decoder() -> None:
+    """For a PNG, a rotated JPEG, and gray, transparent and animated images; and the same reason for files without
+    pixels.
+    """
     turned = Image.Exif()
     turned[ORIENTATION_TAG] = 6
     files = [
@@ -64,7 +66,7 @@ def test_a_worker_gives_the_same_pixels_as_the_decoder() -> None:
         noise(40, "GIF", "L"),
     ]
 
-    async def work(workers: ImageWorkers) -> None:
+    async def compare_with_the_decoder(workers: ImageWorkers) -> None:
         for encoded in files:
             size = await workers.megapixels(encoded)
             assert size == 0.0016
@@ -75,47 +77,49 @@ def test_a_worker_gives_the_same_pixels_as_the_decoder() -> None:
         with pytest.raises(DecodingFailed, match="too_many_pixels"):
             await workers.bitmap(noise(40), 0.0016, 0.001)
 
-    with_workers(work)
+    with_workers(compare_with_the_decoder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "seconds", "options"), [(2000, 0.03, {}), (3000, 0.15, {"form": "TIFF", "compression": "tiff_lzw"})]
 )
-def test_a_decoder_that_takes_too_long_is_ended_and_replaced(
-    side: int, seconds: float, options: dict[str, Any]
-) -> None:
-    """A large image of noise in a part of the processor time that it needs; the next image is decoded by another process at once.
+def test_a_slow_decoder_is_ended_and_replaced(side: int, seconds: float, options: dict[str, Any]) -> None:
+    """A large image of noise gets a part of the processor time that it needs; another process decodes the next image at
+    once.
 
     A compressed TIFF, which elsewhere is decoded in a process of its own, has the same limit.
     """
     large = noise(side, **options)
 
-    async def work(workers: ImageWorkers) -> float:
+    async def seconds_until_the_next_image(workers: ImageWorkers) -> float:
         with pytest.raises(DecodingFailed, match="too_slow_to_decode"):
             await workers.bitmap(large, 0.0, 16.0)
         began = time.monotonic()
         await workers.bitmap(image(200), 0.0, 16.0)
         return time.monotonic() - began
 
-    assert with_workers(work, seconds) < 2
+    assert with_workers(seconds_until_the_next_image, seconds) < 2
 
 
-def test_a_decoder_that_crashes_costs_its_image_alone() -> None:
-    """The process is ended by a segmentation fault's signal; the image is called undecodable, the next one is decoded."""
+def test_a_decoder_that_crashes_loses_its_image_alone() -> None:
+    """After a segmentation fault the image is reported as undecodable, and the next one is decoded."""
 
-    async def work(workers: ImageWorkers) -> bytes:
+    async def crash_and_decode_again(workers: ImageWorkers) -> bytes:
         await workers.warm_up()
         os.kill(workers._idle[0]._process.pid or 0, signal.SIGSEGV)
         with pytest.raises(DecodingFailed, match="undecodable"):
             await workers.bitmap(image(200), 0.1, 16.0)
         return await workers.bitmap(image(200), 0.1, 16.0)
 
-    assert (images.decode(with_workers(work)) == images.decode(image(200))).all()
+    assert (images.decode(with_workers(crash_and_decode_again)) == images.decode(image(200))).all()
 
 
-def test_a_request_has_a_limit_of_pixels_and_of_slow_images() -> None:
-    """Three images of 250 pixels where 2 x 300 are allowed: refused as a whole. Of one over 300 there is the reason alone."""
+def test_a_request_has_a_limit_on_pixels_and_on_slow_images() -> None:
+    """Three images of 250 pixels where 2 x 300 are allowed are refused together.
+
+    A single image over 300 has an error alone.
+    """
 
     async def run() -> None:
         requests = ImageRequests(0.0003, 5.0)
@@ -124,7 +128,7 @@ def test_a_request_has_a_limit_of_pixels_and_of_slow_images() -> None:
                 async with requests.decoded([noise(16)] * 3):
                     pass
             async with requests.decoded([noise(18), noise(4), b"x"]) as (questions, megapixels):
-                assert [one.error for one in questions] == ["too_many_pixels", None, "undecodable"]
+                assert [question.error for question in questions] == ["too_many_pixels", None, "undecodable"]
                 assert megapixels == pytest.approx(0.00034)
         finally:
             requests.close()
@@ -143,10 +147,10 @@ def slow_jpeg(side: int, scans: int) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [[slow_jpeg(1300, 3000)] * 16, [slow_jpeg(3900, 90)] * 2], ids=["small", "large"])
-def test_slow_images_delay_nobody(tmp_path: Path, rows: list[bytes]) -> None:
-    """Three requests full of slow images at once; every good request beside them is answered within a second in the median, and with its class."""
+def test_slow_images_do_not_delay_other_requests(tmp_path: Path, rows: list[bytes]) -> None:
+    """During three requests full of slow images, valid requests are answered correctly, with a median below one second."""
     limits = Limits(requests_per_second=10_000)
-    body = {"images": [base64.b64encode(one).decode() for one in rows]}
+    body = {"images": [base64.b64encode(encoded).decode() for encoded in rows]}
     with serving(make_app(Predictor.of(grown(tmp_path, "image")), limits), limits.connection_limits()) as port:
         url = f"http://127.0.0.1:{port}/predict"
         good = {"images": [base64.b64encode(image(200)).decode()]}
@@ -160,9 +164,9 @@ def test_slow_images_delay_nobody(tmp_path: Path, rows: list[bytes]) -> None:
         seconds = []
         for _ in range(6):
             began = time.monotonic()
-            found = httpx.post(url, json=good, timeout=30).json()["answers"][0]
+            answer = httpx.post(url, json=good, timeout=30).json()["answers"][0]
             seconds.append(time.monotonic() - began)
-            assert found["predicted"] == "sun"
+            assert answer["predicted"] == "sun"
             time.sleep(0.1)
         for thread in slow:
             thread.join()

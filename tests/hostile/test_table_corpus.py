@@ -1,4 +1,6 @@
-"""Each odd or broken table of the corpus gives the rows, reasons or the error that stand beside it: nothing is silently lost or changed."""
+"""Each unusual or broken table of the corpus gives its expected rows, reasons or error: nothing is silently lost or
+changed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from seedling.scrape.table import read_table
 
 
 def test_the_corpus_is_large_enough() -> None:
-    """Sixty cases at least, no two of one name."""
+    """At least sixty cases with unique names."""
     assert len({case.name for case in CORPUS}) == len(CORPUS) >= 60
 
 
@@ -28,5 +30,5 @@ def test_each_table_gives_its_rows_or_its_error(case: Case, tmp_path: Path) -> N
             list(read_table(source, tmp_path, "text", 2**20))
         return
     items = list(read_table(source, tmp_path, "text", 2**20))
-    found = [("" if item.reason else item.load(), item.label, item.split, item.reason) for item in items]
-    assert found == list(case.rows)
+    table_rows = [("" if item.reason else item.load(), item.label, item.split, item.reason) for item in items]
+    assert table_rows == list(case.rows)

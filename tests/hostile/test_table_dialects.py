@@ -1,4 +1,4 @@
-"""Whatever the dialect, and whatever stands in the cells, a table that a program wrote is read as it was written, and no row is lost without a reason."""
+"""In every dialect and with any cell contents, a table is read as it was written, and no row is lost without a reason."""
 
 from __future__ import annotations
 
@@ -51,20 +51,23 @@ def read_back(folder: Path, name: str, content: bytes) -> list[tuple[str, str | 
 
 @QUICK
 @given(rows=ROWS, dialect=DIALECTS, name=st.sampled_from(["t.csv", "t.tsv"]), label_first=st.booleans())
-def test_what_a_csv_writer_wrote_is_read_as_it_was(
+def test_a_table_of_a_csv_writer_is_read_unchanged(
     rows: list[tuple[str, str]], dialect: dict[str, Any], name: str, label_first: bool, tmp_path: Path
 ) -> None:
     """Four delimiters, two line ends, three ways of quoting, either order of the columns, cells with all of their characters."""
     table = [("text", "label"), *rows]
     content = written([row[::-1] if label_first else row for row in table], dialect)
-    found = read_back(tmp_path, name, content)
-    assert [(clean(text), label, reason) for text, label, reason in found] == [
+    table_rows = read_back(tmp_path, name, content)
+    assert [(clean(text), label, reason) for text, label, reason in table_rows] == [
         (clean(text.replace("\r\n", "\n")), label, None) for text, label in rows
     ]
 
 
 def closes_only(text: str) -> bool:
-    """Whether the text ends with a quotation mark and begins with none: after one that begins with one, both may be one quoted cell."""
+    """Whether the text ends with a quotation mark and begins without one.
+
+    After a cell that begins with one, both may be one quoted cell.
+    """
     return text.strip().endswith('"') and not text.strip().startswith('"')
 
 
@@ -85,11 +88,11 @@ def closes_only(text: str) -> bool:
 @example(rows=[('"a" ', "good")])
 @example(rows=[('"a"""', "good")])
 def test_a_file_without_quoting_keeps_its_quotation_marks(rows: list[tuple[str, str]], tmp_path: Path) -> None:
-    """Tabs between cells and quotation marks anywhere in them: each line is a row, and none swallows another."""
+    """With tabs between cells and quotation marks anywhere, each line is a row, and none merges with another."""
     content = "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows)
-    found = read_back(tmp_path, "t.tsv", content.encode())
-    assert [(label, reason) for _, label, reason in found] == [(label, None) for _, label in rows]
-    for (text, _, _), (expected, _) in zip(found, rows, strict=True):
+    table_rows = read_back(tmp_path, "t.tsv", content.encode())
+    assert [(label, reason) for _, label, reason in table_rows] == [(label, None) for _, label in rows]
+    for (text, _, _), (expected, _) in zip(table_rows, rows, strict=True):
         ((as_csv,),) = csv.reader([expected], delimiter="\t", skipinitialspace=True)
         assert text.strip() in {expected.strip(), as_csv.strip()}
 
@@ -105,27 +108,27 @@ def test_a_file_without_quoting_keeps_its_quotation_marks(rows: list[tuple[str, 
         max_size=20,
     ),
     broken=st.sampled_from(['"opened,good', "lost", "one,two,three,four", '"x" y,good', "half\rline,good"]),
-    place=st.integers(0, 7),
+    line_index=st.integers(0, 7),
 )
-def test_one_broken_line_costs_no_other_row(
-    rows: list[tuple[str, str]], broken: str, place: int, tmp_path: Path
+def test_a_broken_line_loses_no_other_row(
+    rows: list[tuple[str, str]], broken: str, line_index: int, tmp_path: Path
 ) -> None:
-    """In a file that uses quotation marks: the broken line alone is rejected, with its number."""
+    """In a file with quotation marks, the broken line alone is rejected, with its number."""
     lines = written(
         [(f"row {number}, {text}", label) for number, (text, label) in enumerate(rows)], {"lineterminator": "\n"}
     )
     listed = lines.decode().splitlines()
-    content = "\n".join(["text,label", *listed[:place], broken, *listed[place:]]) + "\n"
+    content = "\n".join(["text,label", *listed[:line_index], broken, *listed[line_index:]]) + "\n"
     (tmp_path / "t.csv").write_bytes(content.encode())
     items = list(read_table(TableSource(kind="table", path="t.csv"), tmp_path, "text", 2**20))
     assert Counter(item.label for item in items if item.reason is None) == Counter(label for _, label in rows)
-    assert [item.origin for item in items if item.reason] == [f"t.csv#line {place + 2}"]
+    assert [item.origin for item in items if item.reason] == [f"t.csv#line {line_index + 2}"]
 
 
 @QUICK
 @given(content=st.binary(max_size=400), name=st.sampled_from(["t.csv", "t.tsv", "t.jsonl", "t.parquet"]))
-def test_any_bytes_are_rows_reasons_or_one_sentence(content: bytes, name: str, tmp_path: Path) -> None:
-    """Never another error."""
+def test_any_bytes_give_rows_reasons_or_one_error(content: bytes, name: str, tmp_path: Path) -> None:
+    """Never another exception."""
     for head in (b"", b"text,label\n", b'{"text": "a", "label": "b"}\n'):
         (tmp_path / name).write_bytes(head + content)
         try:

@@ -1,4 +1,4 @@
-"""What is printed is printed as it is: brackets and colons in paths are no markup, and a narrow encoding stops no command."""
+"""Output is literal: brackets and colons in paths are not markup, and a narrow encoding stops no command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ODD_NAMES = ["[old]", "[/]", "[bold red]x[/bold red]", ":key:", "{x}", "{{y}}", 
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_path_is_printed_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_is_printed_literally(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By the consoles of all commands."""
     for console in (PrintableConsole(), RunConsole()):
         console.print(f"Report: /data/{name}/report.html", highlight=False, soft_wrap=True)
@@ -30,19 +30,19 @@ def test_a_path_is_printed_as_it_is(name: str, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_an_error_names_the_path_as_it_is(name: str, tmp_path: Path) -> None:
-    """A workspace that is none."""
+def test_an_error_prints_the_path_literally(name: str, tmp_path: Path) -> None:
+    """For a folder that is not a workspace."""
     from typer.testing import CliRunner
 
-    place = tmp_path / name.replace("/", "")
-    place.mkdir()
-    result = CliRunner().invoke(app, ["status", "--workspace", str(place)])
+    folder = tmp_path / name.replace("/", "")
+    folder.mkdir()
+    result = CliRunner().invoke(app, ["status", "--workspace", str(folder)])
     assert result.exit_code == 2
-    assert str(place) in result.output
+    assert str(folder) in result.output
 
 
-def test_no_console_of_rich_is_made_elsewhere() -> None:
-    """One that takes text for markup would lose brackets of a path."""
+def test_rich_consoles_are_created_in_one_module_alone() -> None:
+    """A console that interprets markup would drop brackets of a path."""
     root = Path(__file__).parents[2]
     modules = [path for folder in ("seedling", "flows", "tasks") for path in (root / folder).rglob("*.py")]
     assert len(modules) > 200
@@ -55,8 +55,8 @@ def test_no_console_of_rich_is_made_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
-def test_a_narrow_encoding_gets_replacements(encoding: str) -> None:
-    """Of characters that it lacks."""
+def test_a_narrow_encoding_prints_replacement_characters(encoding: str) -> None:
+    """For characters that it lacks."""
     written = io.BytesIO()
     stream = io.TextIOWrapper(written, encoding=encoding)
     replace_unwritable(stream)
@@ -67,7 +67,7 @@ def test_a_narrow_encoding_gets_replacements(encoding: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_the_command_line_writes_to_a_narrow_encoding(encoding: str, tmp_path: Path) -> None:
-    """An error with a path that the encoding lacks is a sentence, with exit code 2."""
+    """An error about a path that the encoding lacks is one sentence, with exit code 2."""
     command = [sys.executable, "-m", "seedling.cli.main", "status", "--workspace", str(tmp_path / "日本 ü")]
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
@@ -77,15 +77,15 @@ def test_the_command_line_writes_to_a_narrow_encoding(encoding: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["[old] :key: %s", "$x `y` 'z'", "größer 日本"])
-def test_a_workspace_may_have_any_name_but_one_with_braces(name: str, tmp_path: Path) -> None:
-    """Every command of DVC would take a cache's path with braces for a format."""
+def test_a_workspace_may_have_any_name_without_braces(name: str, tmp_path: Path) -> None:
+    """DVC's commands would interpret a cache path with braces as a format string."""
     for label in ("[x]", "{y} %s"):
         (tmp_path / "source {y}" / label).mkdir(parents=True)
         (tmp_path / "source {y}" / label / "1.txt").write_text(f"a text of {label}")
-    work = make_workspace(tmp_path / name, tmp_path / "source {y}", "text", encoder="none")
-    assert sorted(path.name for path in (work / "data").iterdir()) == ["[x]", "{y} %s"]
-    place = tmp_path / f"{name} {{x}}"
+    workspace = make_workspace(tmp_path / name, tmp_path / "source {y}", "text", encoder="none")
+    assert sorted(path.name for path in (workspace / "data").iterdir()) == ["[x]", "{y} %s"]
+    refused_folder = tmp_path / f"{name} {{x}}"
     with pytest.raises(InputError, match="has braces") as raised:
-        make_workspace(place, tmp_path / "source {y}", "text", encoder="none")
-    assert f"{place}/.dvc/cache" in str(raised.value)
-    assert not place.exists()
+        make_workspace(refused_folder, tmp_path / "source {y}", "text", encoder="none")
+    assert f"{refused_folder}/.dvc/cache" in str(raised.value)
+    assert not refused_folder.exists()

@@ -1,4 +1,4 @@
-"""What a site may send: a head that never ends, and more bytes than the source may bring."""
+"""Limits on a site: headers without an end, and more bytes than a source may download."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ MEGABYTES_SENT = 30
 
 @contextmanager
 def endless(begin: bytes, repeated: bytes) -> Iterator[tuple[str, list[int]]]:
-    """A server that has no robots.txt, and answers each other request with `begin` and then `repeated` for 30 megabytes. Gives its address, and how
-    many bytes each answer got rid of.
+    """A server without robots.txt that answers each request with `begin` and then 30 megabytes of `repeated`.
+
+    Yields its URL, and the number of bytes sent per answer.
     """
     sent = list[int]()
 
@@ -60,8 +61,8 @@ ENDLESS_HEADS = {  # how the answer begins, and what is repeated
 
 
 @pytest.mark.slow
-def test_a_head_that_never_ends_is_given_up(tmp_path: Path) -> None:
-    """After some hundred kilobytes, which lie in the sockets' buffers, and not when the site stops sending."""
+def test_headers_without_an_end_are_given_up(tmp_path: Path) -> None:
+    """After some hundred kilobytes, which fit in the sockets' buffers, and not when the site stops sending."""
     with ExitStack() as stack:
         servers = {name: stack.enter_context(endless(*head)) for name, head in ENDLESS_HEADS.items()}
         starts = [address + "/" for address, _ in servers.values()]
@@ -72,35 +73,37 @@ def test_a_head_that_never_ends_is_given_up(tmp_path: Path) -> None:
             assert sent and max(sent) < 10 * 2**20, name
 
 
-def test_an_ordinary_head_is_read(tmp_path: Path) -> None:
-    """Forty kilobytes of headers, which is much and happens."""
-    with site() as told:
-        told.routes["/"] = Reply("<p>a text</p>", headers={f"X-{number}": "a" * 1_000 for number in range(40)})
+def test_long_headers_are_read(tmp_path: Path) -> None:
+    """Forty kilobytes of headers, which real sites may send."""
+    with site() as server:
+        server.routes["/"] = Reply("<p>a text</p>", headers={f"X-{number}": "a" * 1_000 for number in range(40)})
         assert (
-            len(read(run(tmp_path, TEXTS, {"kind": "crawl", "start": told.address + "/", "item": "p", **QUICK}))) == 1
+            len(read(run(tmp_path, TEXTS, {"kind": "crawl", "start": server.address + "/", "item": "p", **QUICK}))) == 1
         )
 
 
 @pytest.mark.slow
-def test_a_source_brings_no_more_than_it_may(tmp_path: Path) -> None:
-    """Twenty images of a hundred kilobytes under a limit of half a megabyte: some come, the rest are rejected and counted, and the visit is finished."""
-    with site() as told:
-        told.routes["/"] = "".join(f'<figure><img src="{number}.png"></figure>' for number in range(20))
-        told.routes |= {
+def test_a_source_downloads_no_more_than_its_limit(tmp_path: Path) -> None:
+    """Twenty images of a hundred kilobytes with a limit of half a megabyte: some are kept, the rest are rejected and
+    counted, and the visit is finished.
+    """
+    with site() as server:
+        server.routes["/"] = "".join(f'<figure><img src="{number}.png"></figure>' for number in range(20))
+        server.routes |= {
             f"/{number}.png": Reply(image(number * 7) + bytes(100_000), kind="image/png", hold=0.02)
             for number in range(20)
         }
         source = {
             **CRAWL,
-            "start": told.address + "/",
+            "start": server.address + "/",
             "max_source_megabytes": 0.5,
             "requests_per_second": 10,
             "fixed_pace": True,
         }
         output = run(tmp_path, IMAGES, source)
-        asked = len(told.asked)
+        request_count = len(server.requests)
         run(tmp_path, IMAGES, source)
-        assert len(told.asked) == asked, "the visit is finished"
+        assert len(server.requests) == request_count, "the visit is finished"
     kept, rejected = read(output), read_rejected(output)
     assert 1 <= len(kept) <= 5
     assert set(rejected["reason"]) == {"source_too_large"}
@@ -109,21 +112,21 @@ def test_a_source_brings_no_more_than_it_may(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_pages_end_at_the_limit_of_the_source(tmp_path: Path) -> None:
-    """A site that always has another page: it ends, and the manifest says why."""
-    with site() as told:
-        told.routes["/*"] = lambda path, _: Reply(
+    """A site with endless pages: the crawl stops, and the manifest has the reason."""
+    with site() as server:
+        server.routes["/*"] = lambda path, _: Reply(
             f"<p>text {path}</p><!--{'x' * 100_000}--><a rel=next href='{path}1'>on</a>"
         )
         source = {
             "kind": "crawl",
-            "start": told.address + "/",
+            "start": server.address + "/",
             "item": "p",
             "text": "::text",
             "max_source_megabytes": 0.5,
             **QUICK,
         }
         output = run(tmp_path, TEXTS, source)
-        assert 1 <= len(told.paths()) <= 6
+        assert 1 <= len(server.paths()) <= 6
     notes = next(iter(read_notes(output, ScrapeNotes).no_items.values()), {})
     reasons = set(read_rejected(output)["reason"])
     assert "beyond_max_source_megabytes" in notes or "page_source_too_large" in reasons

@@ -1,4 +1,4 @@
-"""Label rules: what each kind says, and how several are brought to agree."""
+"""Label rules: the votes of each kind, and how votes are combined."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def votes(fields: dict[str, str], *rules: Mapping[str, object], data: Path = Pat
     return dict(Rules([LabelRule.model_validate(rule) for rule in rules], data).votes(fields))
 
 
-def test_words_stand_alone_in_any_case_and_two_labels_are_none() -> None:
-    """'Cats' is not the word 'cat'; CAT is; where words of two labels stand, the rule abstains."""
+def test_words_match_whole_words_in_any_case_and_two_labels_abstain() -> None:
+    """'Cats' does not match 'cat', 'CAT' does; if words of two labels match, the rule abstains."""
     rule = {"rule": "w", "field": "alt", "words": {"cat": ["cat", "tom cat"], "dog": ["dog"]}}
     assert votes({"alt": "A CAT!"}, rule) == {"w": "cat"}
     assert votes({"alt": "cats"}, rule) == {}
@@ -28,15 +28,15 @@ def test_words_stand_alone_in_any_case_and_two_labels_are_none() -> None:
     assert votes({}, rule) == {}
 
 
-def test_bands_hold_their_lower_end() -> None:
-    """4.0 is medium; 10.0 is beyond the last band; words are no number."""
+def test_bands_include_their_lower_end() -> None:
+    """4.0 is medium; 10.0 is beyond the last band; text that is not a number has no band."""
     rule = {"rule": "b", "field": "score", "bands": {"low": [0, 4], "medium": [4, 7]}}
-    found = [votes({"score": value}, rule).get("b") for value in ("0", "3.99", "4.0", "7", "high", "nan")]
-    assert found == ["low", "low", "medium", None, None, None]
+    band_labels = [votes({"score": value}, rule).get("b") for value in ("0", "3.99", "4.0", "7", "high", "nan")]
+    assert band_labels == ["low", "low", "medium", None, None, None]
 
 
 def test_patterns_and_maps() -> None:
-    """The first bracket, else the whole match; a map names what counts; a field alone is its own label."""
+    """The first group, or else the whole match; a map selects values; a field alone is its own label."""
     assert votes(
         {"origin": "/x/dogs/1.png"},
         {"rule": "p", "field": "origin", "pattern": "/(cats|dogs)/", "map": {"dogs": "dog"}},
@@ -53,8 +53,11 @@ def test_patterns_and_maps() -> None:
         LabelRule.model_validate({"rule": "x", "words": {"a": ["a"]}, "pattern": "a"})
 
 
-def test_functions_of_a_user_are_found_and_their_faults_told(tmp_path: Path) -> None:
-    """data/labeling.py: two functions; one that is nowhere is named with those that are; one that stops says where."""
+def test_plugin_functions_are_found_and_their_errors_reported(tmp_path: Path) -> None:
+    """Two functions in data/labeling.py.
+
+    A missing one is reported with the existing ones, and an exception with the item's origin.
+    """
     (tmp_path / "labeling.py").write_text(
         "import math\n\ndef shouting(item):\n    return 'loud' if item['text'].isupper() else None\n\n\ndef faulty(item):\n    return item['nothing']\n"
     )
@@ -69,15 +72,15 @@ def test_functions_of_a_user_are_found_and_their_faults_told(tmp_path: Path) -> 
         votes({}, rule, rule, data=tmp_path)
 
 
-def test_a_package_may_bring_labeling_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package that registers `shouting` under seedling.labeling is found by that name, with no file in the workspace."""
+def test_a_package_may_provide_labeling_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function `shouting` that an installed package registers under seedling.labeling needs no file in the workspace."""
     (tmp_path / "loudness.py").write_text(
         "def shouting(fields):\n    return 'loud' if fields['text'].isupper() else None\n"
     )
-    told = tmp_path / "loudness-1.0.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: loudness\nVersion: 1.0\n")
-    (told / "entry_points.txt").write_text("[seedling.labeling]\nshouting = loudness:shouting\n")
+    dist_info = tmp_path / "loudness-1.0.dist-info"
+    dist_info.mkdir()
+    (dist_info / "METADATA").write_text("Metadata-Version: 2.1\nName: loudness\nVersion: 1.0\n")
+    (dist_info / "entry_points.txt").write_text("[seedling.labeling]\nshouting = loudness:shouting\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "data").mkdir()
     rule = {"rule": "s", "function": "shouting"}
@@ -85,21 +88,23 @@ def test_a_package_may_bring_labeling_functions(tmp_path: Path, monkeypatch: pyt
     assert votes({"text": "hey"}, rule, data=tmp_path / "data") == {}
 
 
-def test_the_majority_decides_and_a_tie_does_not() -> None:
-    """Two of three; one of two; none."""
+def test_the_majority_decides_and_a_tie_abstains() -> None:
+    """Two of three votes; one of two; none."""
     combine = Majority()
     assert combine((("a", "x"), ("b", "x"), ("c", "y"))) == Agreed("x", 2 / 3, ("a", "b"))
     assert combine((("a", "x"), ("b", "y"))) is None
     assert combine(()) is None
 
 
-def test_dawid_and_skene_learn_whom_to_trust() -> None:
-    """One good rule against two that guess: where they differ the good one decides, and more items are right than by majority."""
+def test_dawid_skene_estimates_the_accuracy_of_each_rule() -> None:
+    """One good rule against two that guess: where they differ the good one decides, and more items are correct than by
+    majority.
+    """
     rng = np.random.default_rng(5)
     truth = rng.integers(3, size=4_000)
     cast, items = Counter[tuple[tuple[str, str], ...]](), []
-    for one in truth:
-        said = []
+    for true_class in truth:
+        item_votes = []
         for rule, (right, speaks) in {
             "good": (0.95, 0.9),
             "guess1": (0.45, 0.9),
@@ -107,16 +112,19 @@ def test_dawid_and_skene_learn_whom_to_trust() -> None:
             "fair": (0.75, 0.6),
         }.items():
             if rng.random() < speaks:
-                label = one if rng.random() < right else (one + rng.integers(1, 3)) % 3
-                said.append((rule, f"c{label}"))
-        items.append(tuple(said))
-        cast[tuple(said)] += 1
+                label = true_class if rng.random() < right else (true_class + rng.integers(1, 3)) % 3
+                item_votes.append((rule, f"c{label}"))
+        items.append(tuple(item_votes))
+        cast[tuple(item_votes)] += 1
     del cast[()]
     accuracies = {}
     for name, combine in (("majority", Majority()), ("dawid_skene", DawidSkene(cast))):
-        found = [combine(one) for one in items]
+        combined = [combine(item) for item in items]
         accuracies[name] = np.mean(
-            [one is not None and one.label == f"c{number}" for one, number in zip(found, truth, strict=True)]
+            [
+                result is not None and result.label == f"c{number}"
+                for result, number in zip(combined, truth, strict=True)
+            ]
         )
     assert accuracies["dawid_skene"] > accuracies["majority"] + 0.05
     assert accuracies["dawid_skene"] > 0.88
@@ -125,31 +133,37 @@ def test_dawid_and_skene_learn_whom_to_trust() -> None:
     assert sure.label == "c1"
 
 
-def test_dawid_and_skene_by_hand() -> None:
-    """Rules that always agree: the posterior is all but certain, and the same whatever the order of the patterns."""
+def test_dawid_skene_is_nearly_certain_about_rules_that_agree() -> None:
+    """For rules that always agree the posterior is nearly 1, and does not depend on the order of the vote patterns."""
     cast: dict[tuple[tuple[str, str], ...], int] = {(("a", "x"), ("b", "x")): 50, (("a", "y"), ("b", "y")): 50}
     combine = DawidSkene(cast)
-    found = combine((("a", "x"), ("b", "x")))
-    assert found is not None
-    assert found.label == "x"
-    assert found.confidence > 0.99
+    result = combine((("a", "x"), ("b", "x")))
+    assert result is not None
+    assert result.label == "x"
+    assert result.confidence > 0.99
     other = DawidSkene(dict(reversed(cast.items())))((("a", "x"), ("b", "x")))
-    assert other == found
+    assert other == result
 
 
-def test_the_audit_by_hand() -> None:
-    """Four items: a speaks of three, with b of two, against it of one; of two that a person labeled it is right once."""
+def test_the_audit_of_rules_matches_a_hand_calculation() -> None:
+    """Four items: rule a votes on three, agrees with b on one and differs on one; on two items with human labels it is
+    correct once.
+    """
     audit = Audit(4)
     audit.add((("a", "x"), ("b", "x")), "x")
     audit.add((("a", "x"), ("b", "y")), "Y")
     audit.add((("a", "y"),), None)
-    found = {one.rule: one for one in audit.table()}
-    assert [getattr(found["a"], name) for name in ("votes", "coverage", "overlap", "conflict", "evaluated")] == [
+    audit_by_rule = {rule_audit.rule: rule_audit for rule_audit in audit.table()}
+    assert [
+        getattr(audit_by_rule["a"], name) for name in ("votes", "coverage", "overlap", "conflict", "evaluated")
+    ] == [
         3,
         0.75,
         0.5,
         0.25,
         2,
     ]
-    precisions = [one.precision.value for one in (found["a"], found["b"]) if one.precision]
+    precisions = [
+        rule_audit.precision.value for rule_audit in (audit_by_rule["a"], audit_by_rule["b"]) if rule_audit.precision
+    ]
     assert precisions == [0.5, 1.0]

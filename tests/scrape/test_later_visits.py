@@ -1,4 +1,4 @@
-"""What a later visit to a site asks again, and what becomes of a visit whose leader is gone."""
+"""Later visits to a site: which addresses are requested again, and what happens if the parent process is killed."""
 
 from __future__ import annotations
 
@@ -22,51 +22,59 @@ from seedling.scrape.crawl_store import CrawlStore
 
 
 @pytest.mark.slow
-def test_a_page_without_its_text_is_asked_again_in_the_next_visit(tmp_path: Path) -> None:
-    """A sequence's second page answers 200 and holds no text: rejected in each visit, until it is mended; what is whole is asked once."""
-    with site() as told:
-        told.routes["/r/*"] = lambda path, _: Reply(f"<p>report {path}</p>")
-        told.routes["/r/2"] = "<h1>404 Not found</h1><p></p>"
-        source = {"kind": "sequence", "url": told.address + "/r/{1..3}", "text": "p::text", **QUICK}
+def test_a_page_without_its_text_is_requested_again_in_the_next_visit(tmp_path: Path) -> None:
+    """The second page of a sequence answers 200 without text: it is rejected in each visit until it is fixed.
+
+    Complete pages are requested once.
+    """
+    with site() as server:
+        server.routes["/r/*"] = lambda path, _: Reply(f"<p>report {path}</p>")
+        server.routes["/r/2"] = "<h1>404 Not found</h1><p></p>"
+        source = {"kind": "sequence", "url": server.address + "/r/{1..3}", "text": "p::text", **QUICK}
         for visit in ("1", "2"):
-            told.asked.clear()
+            server.requests.clear()
             output = run(tmp_path, TEXTS, source, as_of=visit)
             assert (len(read(output)), read_rejected(output)["reason"].tolist()) == (2, ["empty"])
-        assert told.paths() == ["/r/2"]
-        told.routes["/r/2"] = "<p>it came at last</p>"
+        assert server.paths() == ["/r/2"]
+        server.routes["/r/2"] = "<p>it came at last</p>"
         output = run(tmp_path, TEXTS, source, as_of="3")
     assert (len(read(output)), len(read_rejected(output))) == (3, 0)
 
 
 @pytest.mark.slow
-def test_images_behind_a_changing_redirect_come_once_and_keep_the_page_s_address(tmp_path: Path) -> None:
-    """Each visit's redirect would lead elsewhere; the image that is there is not asked for again, and one that is no image is."""
+def test_images_behind_a_changing_redirect_are_fetched_once_with_the_pages_address(tmp_path: Path) -> None:
+    """Each visit is redirected to another address.
+
+    A known image is not requested again; one that could not be decoded is.
+    """
     turns = iter(range(100))
-    with site() as told:
-        told.routes["/"] = '<figure><img src="/signed/a.png"></figure><figure><img src="/signed/b.png"></figure>'
-        told.routes["/signed/*"] = lambda path, _: Reply(
+    with site() as server:
+        server.routes["/"] = '<figure><img src="/signed/a.png"></figure><figure><img src="/signed/b.png"></figure>'
+        server.routes["/signed/*"] = lambda path, _: Reply(
             "", 302, headers={"Location": f"/cdn/{path[8:]}?sig={next(turns)}"}
         )
-        told.routes["/cdn/a.png"] = image(40)
-        told.routes["/cdn/b.png"] = "<html>come back later</html>"
-        source = {**CRAWL, "start": told.address + "/"}
+        server.routes["/cdn/a.png"] = image(40)
+        server.routes["/cdn/b.png"] = "<html>come back later</html>"
+        source = {**CRAWL, "start": server.address + "/"}
         first = run(tmp_path, IMAGES, source, as_of="1")
-        assert read(first)["origin"].tolist() == [told.address + "/signed/a.png"]
+        assert read(first)["origin"].tolist() == [server.address + "/signed/a.png"]
         assert read_rejected(first)[["origin", "reason"]].to_numpy().tolist() == [
-            [told.address + "/signed/b.png", "error_page"]
+            [server.address + "/signed/b.png", "error_page"]
         ]
-        told.asked.clear()
-        told.routes["/cdn/b.png"] = image(90)
+        server.requests.clear()
+        server.routes["/cdn/b.png"] = image(90)
         second = run(tmp_path, IMAGES, source, as_of="2")
-        assert [path.partition("?")[0] for path in told.paths() if path != "/"] == ["/signed/b.png", "/cdn/b.png"]
-    assert read(second)["origin"].tolist() == [told.address + f"/signed/{name}.png" for name in "ab"]
+        assert [path.partition("?")[0] for path in server.paths() if path != "/"] == ["/signed/b.png", "/cdn/b.png"]
+    assert read(second)["origin"].tolist() == [server.address + f"/signed/{name}.png" for name in "ab"]
     with CrawlStore(next((tmp_path / "web").glob("*.sqlite"))) as store:
-        assert store.fetched(told.address + "/signed/a.png") is not None
+        assert store.fetched(server.address + "/signed/a.png") is not None
 
 
 @pytest.mark.slow
-def test_an_interface_that_answers_with_errors_alone_has_failed_for_now(tmp_path: Path) -> None:
-    """Its second page says that the rate is limited: a row says so, and the same visit asks for that page again."""
+def test_an_api_that_answers_with_errors_alone_has_failed_temporarily(tmp_path: Path) -> None:
+    """Its second page answers that the rate is limited: a rejected row reports it, and the same visit requests that
+    page again.
+    """
     limited = [True]
 
     def answer(_: str, body: bytes) -> Reply:
@@ -76,11 +84,11 @@ def test_an_interface_that_answers_with_errors_alone_has_failed_for_now(tmp_path
         page = {"nodes": [{"id": after or "0", "note": f"note {after}"}], "end": None if after else "1"}
         return Reply(json.dumps({"data": page}), kind="application/json")
 
-    with site() as told:
-        told.routes["/graph"] = answer
+    with site() as server:
+        server.routes["/graph"] = answer
         source: dict[str, Any] = {
             "kind": "api",
-            "url": told.address + "/graph",
+            "url": server.address + "/graph",
             "graphql": "query { nodes }",
             "items": "data.nodes",
         }
@@ -93,15 +101,18 @@ def test_an_interface_that_answers_with_errors_alone_has_failed_for_now(tmp_path
 
 
 @pytest.mark.slow
-def test_a_page_of_a_browser_is_asked_for_whole_though_it_did_not_change(tmp_path: Path) -> None:
-    """Its shell has an ETag and stays; what its script asks for grows. Without that browser, or what is waited for, the remedy is said."""
+def test_a_browser_page_is_loaded_completely_although_it_did_not_change(tmp_path: Path) -> None:
+    """The page has an unchanged ETag, and its script loads more rows.
+
+    Without the browser, or the awaited element, the error names the fix.
+    """
     page = """<div id="list"></div><script>fetch("/notes").then(told => told.json()).then(all => all.forEach(one => {
     const p = document.createElement("p"); p.id = one; p.textContent = "note " + one; list.append(p); }))</script>"""
-    with site() as told:
-        told.etags = True
-        told.routes["/"] = page
-        told.routes["/notes"] = Reply('["a", "b"]', kind="application/json")
-        source = {"kind": "crawl", "start": told.address + "/", "item": "#list p", "text": "::text", "browser": True}
+    with site() as server:
+        server.etags = True
+        server.routes["/"] = page
+        server.routes["/notes"] = Reply('["a", "b"]', kind="application/json")
+        source = {"kind": "crawl", "start": server.address + "/", "item": "#list p", "text": "::text", "browser": True}
         source |= {
             "browser_sandbox": False,
             "browser_path": "/usr/bin/chromium",
@@ -109,9 +120,9 @@ def test_a_page_of_a_browser_is_asked_for_whole_though_it_did_not_change(tmp_pat
             "allow_private_hosts": ["127.0.0.1"],
         }
         assert len(read(run(tmp_path, TEXTS, source, as_of="1"))) == 2
-        told.routes["/notes"] = Reply('["a", "b", "c"]', kind="application/json")
+        server.routes["/notes"] = Reply('["a", "b", "c"]', kind="application/json")
         assert len(read(run(tmp_path, TEXTS, source, as_of="2"))) == 3
-        for more, error, said in (
+        for more, error, message in (
             (
                 {"browser_path": "/usr/bin/no-browser"},
                 InputError,
@@ -119,18 +130,18 @@ def test_a_page_of_a_browser_is_asked_for_whole_though_it_did_not_change(tmp_pat
             ),
             ({"wait_for": "#nothing"}, SourceUnreachable, "never_shown.*fix `wait_for`"),
         ):
-            place = tmp_path / error.__name__
-            place.mkdir()
-            with pytest.raises(error, match=said):
-                run(place, TEXTS, source | more)
+            folder = tmp_path / error.__name__
+            folder.mkdir()
+            with pytest.raises(error, match=message):
+                run(folder, TEXTS, source | more)
 
 
 @pytest.mark.slow
-def test_no_site_is_asked_by_a_process_whose_leader_is_gone(tmp_path: Path) -> None:
-    """Whoever began the visit is killed, and the site has its peace within seconds."""
-    with site() as told:
-        told.routes["/r/*"] = lambda path, _: Reply(f"<p>report {path}</p>")
-        source = {"kind": "sequence", "url": told.address + "/r/{1..100000}", "text": "p::text", **QUICK}
+def test_a_spider_ends_when_its_parent_process_is_killed(tmp_path: Path) -> None:
+    """Requests to the site stop within seconds."""
+    with site() as server:
+        server.routes["/r/*"] = lambda path, _: Reply(f"<p>report {path}</p>")
+        source = {"kind": "sequence", "url": server.address + "/r/{1..100000}", "text": "p::text", **QUICK}
         request = {"source": source, "store": str(tmp_path / "web.sqlite"), "visit": 1, "proxy": None, "images": False}
         (tmp_path / "request.json").write_text(json.dumps(request), encoding="utf-8")
         code = (
@@ -141,7 +152,7 @@ def test_no_site_is_asked_by_a_process_whose_leader_is_gone(tmp_path: Path) -> N
         )
         leader = psutil.Popen([sys.executable, "-c", code, str(tmp_path / "request.json")], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while len(told.paths()) < 20:
+        while len(server.paths()) < 20:
             assert time.monotonic() < deadline, "the spider requested fewer than 20 pages within a minute"
             time.sleep(0.05)
         spiders = leader.children(recursive=True)
@@ -153,14 +164,14 @@ def test_no_site_is_asked_by_a_process_whose_leader_is_gone(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("bands", "said"),
+    ("bands", "message"),
     [
         ({"low": (0, 30), "high": (15, 60)}, "the bands of 'low' and 'high' both contain 15"),
         ({"low": (3, 1)}, "the band of 'low' is empty"),
     ],
 )
-def test_bands_that_overlap_or_hold_nothing_are_refused(bands: dict[str, tuple[float, float]], said: str) -> None:
-    """Before anything is asked; bands that meet are two."""
-    with pytest.raises(ValidationError, match=said):
+def test_overlapping_and_empty_bands_are_refused(bands: dict[str, tuple[float, float]], message: str) -> None:
+    """Before any request; adjacent bands are valid."""
+    with pytest.raises(ValidationError, match=message):
         LabelRule(rule="size", field="size", bands=bands)
     assert LabelRule(rule="size", field="size", bands={"b": (4, 9), "a": (0, 4)}).bands

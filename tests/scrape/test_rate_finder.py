@@ -1,4 +1,4 @@
-"""The rate finder, against hosts whose limits are simulated with a clock of their own."""
+"""The rate finder, with simulated hosts, limits and clocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seedling.scrape.rate_finder import RateFinder
 
 
 class Bucket:
-    """Lets `rate` requests a second through and saves up `room` of them."""
+    """A token bucket: `rate` requests per second, and at most `room` saved ones."""
 
     def __init__(self, rate: float, room: float) -> None:
         self.rate, self.room, self.tokens, self.last = rate, room, room, 0.0
@@ -27,27 +27,27 @@ class Bucket:
         return math.ceil((1 - self.tokens) / self.rate)
 
 
-def asked(
+def simulate(
     finder: RateFinder, host: Callable[[float], float], seconds: float, latency: float = 0.004
 ) -> tuple[list[float], list[float]]:
-    """When requests were let through, and when they were refused."""
+    """The times of accepted requests, and those of refused ones."""
     now, let, refused = 0.0, list[float](), list[float]()
     on_the_way: list[tuple[float, float, float]] = []
     while now < seconds:
         wait = finder.wait(now)
         if on_the_way and on_the_way[0][0] <= now + wait:
-            now, sent, told = heapq.heappop(on_the_way)
-            if told:
-                finder.refused(sent, now, told)
+            now, sent, wait_seconds = heapq.heappop(on_the_way)
+            if wait_seconds:
+                finder.refused(sent, now, wait_seconds)
             else:
                 finder.answered(sent, now)
         elif wait > 0:
             now += wait
         else:
             finder.sent(now)
-            told = host(now)
-            (refused if told else let).append(now)
-            heapq.heappush(on_the_way, (now + latency, now, told))
+            wait_seconds = host(now)
+            (refused if wait_seconds else let).append(now)
+            heapq.heappush(on_the_way, (now + latency, now, wait_seconds))
             now += 0.0005
     return let, refused
 
@@ -55,21 +55,21 @@ def asked(
 @pytest.mark.parametrize("limit", [5.0, 50.0, 500.0])
 def test_the_limit_is_found_with_few_refusals(limit: float) -> None:
     """A bucket of a second: nine tenths of what it allows in a minute, 96 % in its later half, and at most 10 refusals in 300 requests or 1 in 200."""
-    let, refused = asked(RateFinder(5_000.0), Bucket(limit, limit), 60.0)
+    let, refused = simulate(RateFinder(5_000.0), Bucket(limit, limit), 60.0)
     assert len(let) >= 0.9 * 60 * limit
     assert sum(when >= 30 for when in let) >= 0.96 * 30 * limit
     assert len(refused) <= max(10, 0.005 * len(let))
 
 
-def test_a_ceiling_is_never_passed() -> None:
-    """Without any limit of the host's, in no second are there more than the ceiling allows."""
-    let, _ = asked(RateFinder(20.0), lambda _: 0.0, 30.0)
+def test_the_ceiling_is_never_exceeded() -> None:
+    """Without any limit of the host, no second has more requests than the ceiling allows."""
+    let, _ = simulate(RateFinder(20.0), lambda _: 0.0, 30.0)
     assert max(sum(begin <= when < begin + 1 for when in let) for begin in range(30)) <= 21
     assert sum(when >= 20 for when in let) >= 195
 
 
-def test_retry_after_is_waited_out() -> None:
-    """A host that asks for seven seconds hears nothing for seven seconds."""
+def test_retry_after_is_obeyed() -> None:
+    """A host that asks for seven seconds gets no request for seven seconds."""
     finder = RateFinder(100.0)
     finder.sent(0.0)
     finder.refused(0.0, 0.1, 7.0)
@@ -77,8 +77,8 @@ def test_retry_after_is_waited_out() -> None:
     assert finder.wait(7.2) == 0.0
 
 
-def test_without_a_word_the_wait_doubles() -> None:
-    """Refused four times in a row without Retry-After at four requests a second: a quarter, a half, one and two seconds."""
+def test_without_retry_after_the_wait_doubles() -> None:
+    """Four refusals in a row at four requests per second: a quarter, a half, one and two seconds."""
     finder, now, waits = RateFinder(100.0), 0.0, []
     finder.fix_rate(4.0)
     for _ in range(4):
@@ -91,7 +91,7 @@ def test_without_a_word_the_wait_doubles() -> None:
 
 @pytest.mark.parametrize(("factor", "seconds"), [(0.5, 20.0), (2.0, 40.0)])
 def test_a_limit_that_changes_is_found_again(factor: float, seconds: float) -> None:
-    """Halved or doubled after a minute, nine tenths of the new limit are asked for after a while."""
+    """The limit halves or doubles after a minute; after some time the rate is nine tenths of the new limit."""
     host, new = Bucket(50.0, 50.0), Bucket(50.0 * factor, 50.0 * factor)
 
     def changing(now: float) -> float:
@@ -101,13 +101,13 @@ def test_a_limit_that_changes_is_found_again(factor: float, seconds: float) -> N
             new.last, new.tokens = now, 1.0
         return new(now)
 
-    let, _ = asked(RateFinder(1_000.0), changing, 120.0)
+    let, _ = simulate(RateFinder(1_000.0), changing, 120.0)
     later = [when for when in let if when >= 60 + seconds]
     assert len(later) >= 0.9 * (60 - seconds) * 50 * factor
 
 
-def test_answers_that_come_ever_later_are_a_limit_too() -> None:
-    """A host that answers 40 requests a second one after the other, and refuses none: its queue stays short."""
+def test_increasing_latency_is_treated_as_a_limit() -> None:
+    """A host that answers 40 requests per second sequentially, and refuses none, has a short queue."""
     finder, free, latencies = RateFinder(1_000.0), 0.0, []
     now, on_the_way = 0.0, list[tuple[float, float]]()
     while now < 40:
@@ -128,10 +128,10 @@ def test_answers_that_come_ever_later_are_a_limit_too() -> None:
     assert sorted(late)[len(late) // 2] < 0.3
 
 
-def test_what_was_found_is_where_the_next_run_begins() -> None:
-    """A finder that remembers 48 of 50 requests a second is at 45 a second in its first two seconds."""
+def test_the_next_run_begins_at_the_rate_that_was_found() -> None:
+    """A finder with a stored 48 of 50 requests per second is at 45 per second in its first two seconds."""
     finder = RateFinder(1_000.0)
     finder.resume(48.0, 48.0, 50.0)
-    let, refused = asked(finder, Bucket(50.0, 50.0), 20.0)
+    let, refused = simulate(finder, Bucket(50.0, 50.0), 20.0)
     assert sum(when < 2 for when in let) >= 90
     assert len(refused) <= 3

@@ -1,4 +1,4 @@
-"""scrape: folders, tables and a real crawl of a server that these tests start."""
+"""`scrape`: folders, tables and a real crawl of a server that these tests start."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def test_a_folder_gives_labels_splits_and_origins(make_images: Callable[..., Pat
     assert rows.loc[rows["split"] == "pool", "label"].isna().all()
 
 
-def test_a_plain_image_folder_is_all_labeled(make_images: Callable[..., Path]) -> None:
-    """Where there is no labeled/ or test/, every folder is a class."""
+def test_all_images_of_a_folder_of_classes_are_labeled(make_images: Callable[..., Path]) -> None:
+    """If there is no labeled/ or test/, every folder is a class."""
     root = make_images(labeled=2, pool=0, test=0) / "labeled"
     rows = read(run(root, IMAGES, {"kind": "folder"}))
     assert rows["split"].unique().tolist() == ["train"]
     assert sorted(rows["label"].unique()) == ["bar", "cross", "disc"]
 
 
-def test_odd_files_are_rejected_or_left_for_validate(make_images: Callable[..., Path]) -> None:
-    """An image outside any class has a reason; a broken link too; broken bytes are validate's business."""
+def test_invalid_files_are_rejected_or_left_for_validate(make_images: Callable[..., Path]) -> None:
+    """An image outside any class and a broken link have a reason; damaged files are rejected by validate."""
     root = make_images(labeled=1, pool=0, test=0)
     (root / "labeled" / "loose.png").write_bytes((root / "labeled/disc/0.png").read_bytes())
     (root / "labeled" / "disc" / "gone.png").symlink_to(root / "nowhere.png")
@@ -62,14 +62,14 @@ def test_odd_files_are_rejected_or_left_for_validate(make_images: Callable[..., 
 
 
 def test_an_empty_folder_is_explained(tmp_path: Path) -> None:
-    """The error says where images go."""
+    """The error says where to put images."""
     (tmp_path / "data").mkdir()
     with pytest.raises(InputError, match="labeled/<class>"):
         run(tmp_path / "data", IMAGES, {"kind": "folder"})
 
 
 def test_a_class_without_a_file_is_named(make_images: Callable[..., Path]) -> None:
-    """Not one that has files in another split or another source alone, and no hidden folder; a link to a folder is followed."""
+    """A class with files in another split or source is not named, nor a hidden folder; a link to a folder is followed."""
     root = make_images(labeled=1, pool=0, test=1)
     (root / "labeled" / "ring").mkdir()
     (root / "labeled" / ".hidden").mkdir()
@@ -94,7 +94,9 @@ CSV = b"id,text,label,split\nx1,Hello there,greet,\nx2,bye now,leave,test\nx3,wh
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.parquet"])
 def test_the_four_kinds_of_table_give_the_same_rows(tmp_path: Path, name: str) -> None:
-    """Blank label: pool, in the training split too; a given id is kept in the origin; odd rows are rejected with a reason."""
+    """A blank label means pool, in the training split too; an id is kept in the origin; invalid rows are rejected with
+    a reason.
+    """
     frame = pd.read_csv(io.BytesIO(CSV), dtype=str)
     data = table(tmp_path, name, b"")
     path = data / name
@@ -119,15 +121,17 @@ def test_the_four_kinds_of_table_give_the_same_rows(tmp_path: Path, name: str) -
     }
 
 
-def test_a_missing_column_is_named_with_the_nearest(tmp_path: Path) -> None:
-    """The columns that there are stand in the error."""
+def test_a_missing_column_is_reported_with_the_most_similar_name(tmp_path: Path) -> None:
+    """The error lists the existing columns."""
     data = table(tmp_path, "t.csv", b"txt,label\na,b\n")
     with pytest.raises(InputError, match=r"no column 'text': did you mean 'txt'\? It has txt, label"):
         run(data, TEXTS, {"kind": "table", "path": "t.csv"})
 
 
-def test_sources_say_what_belongs_together(tmp_path: Path, make_images: Callable[..., Path]) -> None:
-    """A table's column, a missing one is named; a pattern over paths, by its bracket; a pattern that is none is said."""
+def test_sources_define_groups_of_rows(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    """By a column of a table, where a missing one raises an error; or by the first group of a pattern over paths, where
+    an invalid pattern raises one.
+    """
     data = table(tmp_path, "t.csv", b"text,label,page\none,a,7\ntwo,b,7\nthree,a,\n")
     rows = read(run(data, TEXTS, {"kind": "table", "path": "t.csv", "group": "page"})).set_index("text")["group"]
     assert (rows["one"], rows["two"], rows["three"]) == ("page 7", "page 7", None)
@@ -142,8 +146,8 @@ def test_sources_say_what_belongs_together(tmp_path: Path, make_images: Callable
         ScrapeParams.model_validate({"sources": [{"kind": "folder", "group": "crop"}]})
 
 
-def test_latin_1_is_named_with_its_remedy_and_read_when_told(tmp_path: Path) -> None:
-    """The byte and the setting that mends it."""
+def test_latin_1_is_reported_with_its_fix_and_read_with_encoding_set(tmp_path: Path) -> None:
+    """The error has the byte and the setting that fixes it."""
     data = table(tmp_path, "t.csv", "text,label\ncafé,a\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"0xe9.*encoding: latin-1"):
         run(data, TEXTS, {"kind": "table", "path": "t.csv"})
@@ -152,15 +156,15 @@ def test_latin_1_is_named_with_its_remedy_and_read_when_told(tmp_path: Path) -> 
 
 
 def test_broken_lines_are_rejected_with_a_reason(tmp_path: Path) -> None:
-    """One bad line does not cost the table."""
+    """One bad line does not reject the table."""
     data = table(tmp_path, "t.jsonl", b'{"text": "one"}\n{broken\n{"text": "two"}\n')
     output = run(data, TEXTS, {"kind": "table", "path": "t.jsonl"})
     assert read(output)["text"].tolist() == ["one", "two"]
     assert read_rejected(output)["reason"].tolist() == ["not_json"]
 
 
-def test_image_paths_count_inside_data_alone(tmp_path: Path) -> None:
-    """A table cannot make the stage read a file elsewhere."""
+def test_image_paths_are_read_inside_data_alone(tmp_path: Path) -> None:
+    """A table cannot make the stage read a file outside the data folder."""
     Image.new("L", (9, 9), 7).save(tmp_path / "outside.png")
     data = table(tmp_path, "t.csv", b"image,label\nin.png,a\n../outside.png,a\nnone.png,b\n")
     Image.new("L", (9, 9), 9).save(data / "in.png")
@@ -170,7 +174,7 @@ def test_image_paths_count_inside_data_alone(tmp_path: Path) -> None:
 
 
 def test_image_bytes_in_the_hugging_face_layout_are_read(tmp_path: Path) -> None:
-    """A struct of bytes and path in Parquet, as `datasets` writes it."""
+    """A Parquet struct of bytes and path, as `datasets` writes it."""
     Image.new("L", (9, 9), 9).save(tmp_path / "a.png")
     data = table(tmp_path, "t.parquet", b"")
     image = {"bytes": (tmp_path / "a.png").read_bytes(), "path": "a.png"}
@@ -181,11 +185,11 @@ def test_image_bytes_in_the_hugging_face_layout_are_read(tmp_path: Path) -> None
 
 @contextmanager
 def gallery(busy: int = 0, robots: str = "", retry_after: str = "1") -> Iterator[tuple[str, list[tuple[float, str]]]]:
-    """A real server: two pages, three images, a 404; the first `busy` image requests are answered 429."""
-    asked: list[tuple[float, str]] = []
+    """A real server with two pages, three images and a 404; the first `busy` image requests are answered with 429."""
+    requests: list[tuple[float, str]] = []
     left = [busy]
-    shown = io.BytesIO()
-    Image.new("L", (9, 9), 9).save(shown, "PNG")
+    png = io.BytesIO()
+    Image.new("L", (9, 9), 9).save(png, "PNG")
     pages = {
         "/": '<p class="i"><img src="/a.png"><b>cat</b></p><p class="i"><img src="/b.png"></p><a rel="next" href="/2">n</a>',
         "/2": '<p class="i"><img src="/c.png"><b>dog</b></p><p class="i"><img src="/gone.png"></p>'
@@ -194,7 +198,7 @@ def gallery(busy: int = 0, robots: str = "", retry_after: str = "1") -> Iterator
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append((time.monotonic(), self.path))
+            requests.append((time.monotonic(), self.path))
             if self.path == "/robots.txt":
                 self.reply(200, robots.encode(), "text/plain")
             elif self.path in pages:
@@ -205,7 +209,7 @@ def gallery(busy: int = 0, robots: str = "", retry_after: str = "1") -> Iterator
                 left[0] -= 1
                 self.reply(429, b"", "text/plain", {"Retry-After": retry_after})
             else:
-                self.reply(200, shown.getvalue() + self.path.encode(), "image/png")
+                self.reply(200, png.getvalue() + self.path.encode(), "image/png")
 
         def reply(self, status: int, body: bytes, kind: str, more: dict[str, str] | None = None) -> None:
             self.send_response(status)
@@ -220,7 +224,7 @@ def gallery(busy: int = 0, robots: str = "", retry_after: str = "1") -> Iterator
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/", asked
+        yield f"http://127.0.0.1:{server.server_address[1]}/", requests
     finally:
         server.shutdown()
         server.server_close()
@@ -236,9 +240,11 @@ def crawled(tmp_path: Path, *sources: dict[str, object]) -> Path:
 
 
 @pytest.mark.slow
-def test_a_crawl_follows_pages_and_takes_tags_for_weak_labels(tmp_path: Path) -> None:
-    """Three images by address; two tags become labels of source weak:tag; a 404 is a rejected row; items know their page."""
-    with gallery(robots="User-agent: *\nDisallow: /private/\n") as (start, asked):
+def test_a_crawl_follows_pages_and_uses_tags_as_weak_labels(tmp_path: Path) -> None:
+    """Three images by address; two tags become labels with the source weak:tag; a 404 is a rejected row; items have
+    their page as group.
+    """
+    with gallery(robots="User-agent: *\nDisallow: /private/\n") as (start, requests):
         output = crawled(tmp_path, source(start, license="CC0", group_by_page=True))
     rows, rejected = read(output), read_rejected(output)
     assert rows["group"].tolist() == [f"page {start}", f"page {start}", f"page {start}2"]
@@ -250,29 +256,29 @@ def test_a_crawl_follows_pages_and_takes_tags_for_weak_labels(tmp_path: Path) ->
     ]
     assert set(rows["license"]) == {"CC0"}
     assert sorted(rejected["reason"]) == ["http_404", "robots_txt"]
-    assert not any("private" in path for _, path in asked), "robots.txt was not obeyed"
+    assert not any("private" in path for _, path in requests), "robots.txt was not obeyed"
 
 
 @pytest.mark.slow
-def test_retry_after_is_waited_for(tmp_path: Path) -> None:
-    """After a 429 that asks for two seconds, no request comes for two seconds, and nothing is lost."""
-    with gallery(busy=1, retry_after="2") as (start, asked):
+def test_retry_after_is_obeyed(tmp_path: Path) -> None:
+    """After a 429 with Retry-After of two seconds, no request is sent for two seconds, and nothing is lost."""
+    with gallery(busy=1, retry_after="2") as (start, requests):
         output = crawled(tmp_path, source(start))
     assert len(read(output)) == 4
-    times = [when for when, path in asked if path.endswith(".png")]
+    times = [when for when, path in requests if path.endswith(".png")]
     assert max(after - before for before, after in pairwise(times)) >= 1.9
 
 
 @pytest.mark.slow
-def test_private_addresses_are_shunned_unless_allowed(tmp_path: Path) -> None:
-    """Loopback needs an explicit setting; the server is never asked."""
-    with gallery() as (start, asked), pytest.raises(InputError, match="private_address"):
+def test_private_addresses_are_refused_unless_allowed(tmp_path: Path) -> None:
+    """Loopback requires an explicit setting; the server gets no request."""
+    with gallery() as (start, requests), pytest.raises(InputError, match="private_address"):
         crawled(tmp_path, {**source(start), "allow_private_hosts": False})
-    assert asked == []
+    assert requests == []
 
 
-def test_a_saved_site_is_crawled_under_its_own_address(tmp_path: Path) -> None:
-    """Origins are the site's, whatever port the copy is served on; its rate limit is met with 429 and waited out."""
+def test_a_saved_site_is_crawled_under_its_original_address(tmp_path: Path) -> None:
+    """Origins are those of the site, whatever the port of the copy; its rate limit answers 429 and is obeyed."""
     site = tmp_path / "data" / "site"
     site.mkdir(parents=True)
     (site / "index.html").write_text('<p class="i" id="k"><b>cat</b> hello you</p><p class="i">hi</p>')
@@ -290,15 +296,17 @@ def test_a_saved_site_is_crawled_under_its_own_address(tmp_path: Path) -> None:
 
 
 def test_an_item_that_a_site_shows_twice_is_rejected_once(tmp_path: Path) -> None:
-    """The same line twice in a table with ids: one row and one exact_duplicate, not a stopped line."""
+    """The same line twice in a table with ids gives one row and one exact_duplicate, and does not stop the pipeline."""
     data = table(tmp_path, "t.csv", b"id,text,label\nx,hello,a\nx,hello,a\nx,hello,b\n")
     output = run(data, TEXTS, {"kind": "table", "path": "t.csv"})
     assert read(output)["origin"].tolist() == ["t.csv#x", "t.csv#x#b"]
     assert read_rejected(output)["reason"].tolist() == ["exact_duplicate"]
 
 
-def test_folders_named_like_splits_in_any_case_and_strays_are_seen(make_images: Callable[..., Path]) -> None:
-    """Test/ is the test split; a class folder and a file beside labeled/ are rejected, not lost."""
+def test_split_folders_are_recognized_in_any_case_and_stray_files_are_rejected(
+    make_images: Callable[..., Path],
+) -> None:
+    """Test/ is the test split; a class folder and a file next to labeled/ are rejected, not ignored."""
     root = make_images(labeled=1, pool=0, test=1)
     (root / "test").rename(root / "Test")
     (root / "cats").mkdir()
@@ -312,16 +320,16 @@ def test_folders_named_like_splits_in_any_case_and_strays_are_seen(make_images: 
 @pytest.mark.slow
 def test_the_same_crawl_gives_the_same_bytes(tmp_path: Path) -> None:
     """Rows are ordered by address, not by when they came."""
-    found = []
+    crawls = []
     with gallery() as (start, _):
         for _ in range(2):
             output = crawled(tmp_path, source(start))
-            found.append({path.name: path.read_bytes() for path in output.iterdir()})
-    assert found[0] == found[1]
+            crawls.append({path.name: path.read_bytes() for path in output.iterdir()})
+    assert crawls[0] == crawls[1]
 
 
-def test_a_packed_folder_gives_the_rows_that_the_loose_one_gives(make_images: Callable[..., Path]) -> None:
-    """Same ids, labels, splits and rejected files with their reasons; the origin still names the file."""
+def test_a_packed_folder_gives_the_same_rows_as_the_folder(make_images: Callable[..., Path]) -> None:
+    """Same ids, labels, splits and rejected files with their reasons; the origin still has the file's name."""
     images = make_images(labeled=2, pool=4, test=1)
     (images / "labeled" / "stray.png").write_bytes(b"x")
     for plain, odd in (
@@ -336,7 +344,7 @@ def test_a_packed_folder_gives_the_rows_that_the_loose_one_gives(make_images: Ca
     packed = run(data, IMAGES, {"kind": "table", "path": "packed"}, {"kind": "folder", "may_be_empty": True})
     columns = ["id", "label", "split", "label_source"]
     assert read(packed)[columns].equals(read(loose)[columns])
-    assert read(packed)["origin"].tolist() == [f"packed#{one}" for one in read(loose)["origin"]]
+    assert read(packed)["origin"].tolist() == [f"packed#{origin}" for origin in read(loose)["origin"]]
     for output in (packed, loose):
         assert read_rejected(output)[["origin", "reason"]].values.tolist() == [
             ["labeled/stray.png", "outside_class_folder"]

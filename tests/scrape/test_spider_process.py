@@ -77,7 +77,7 @@ def test_each_spider_has_the_environment_folder_and_limits_of_its_start(
             run(folder, TEXTS, source(api))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    tokens = [headers["Authorization"] for _, _, path, headers, _ in api.asked if path == "/items"]
+    tokens = [headers["Authorization"] for _, _, path, headers, _ in api.requests if path == "/items"]
     assert tokens == ["Bearer first", "Bearer second"]
     (first_server, *first), (second_server, *second) = states
     assert (first, second) == ([str(tmp_path / "first"), limits], [str(tmp_path / "second"), lower])
@@ -135,7 +135,7 @@ def test_an_interrupted_crawl_leaves_no_process(tmp_path: Path) -> None:
         processes: list[psutil.Process] = []
         with pytest.raises(KeyboardInterrupt), spider_process(request, errors):
             deadline = time.monotonic() + END_TIMEOUT_SECONDS
-            while not slow.asked and time.monotonic() < deadline:
+            while not slow.requests and time.monotonic() < deadline:
                 time.sleep(0.02)
             processes = spider_processes()
             processes += [parent for process in processes if (parent := process.parent())]

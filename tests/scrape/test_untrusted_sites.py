@@ -1,4 +1,4 @@
-"""What a stranger may do to a crawler, and a crawler to a stranger: hostile answers, refusals, private addresses, secrets, and sources that cannot work."""
+"""Hostile web servers: malformed answers, refusals, private addresses, leaked secrets, and invalid sources."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from seedling.records.stage_notes import ScrapeNotes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [IMAGES])
-def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, config: WorkspaceConfig) -> None:
-    """Each broken thing has its reason, and the good image beside them is kept."""
+def test_malformed_answers_are_rejected_with_a_reason(tmp_path: Path, config: WorkspaceConfig) -> None:
+    """Each malformed answer has its reason, and the valid image beside them is kept."""
     bomb = gzip.compress(b"\0" * 5_000_000)
     bad: dict[str, tuple[Any, str]] = {
         "/gone.png": (Reply("", 404), "http_404"),
@@ -33,7 +33,7 @@ def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, config: W
         "/shop.zip": (Reply(b"PK\x03\x04rest", kind="image/png"), "archive"),
         "/draw.svg": (Reply('<svg onload="alert(1)"/>', kind="image/svg+xml"), "svg"),
         "/none.png": (Reply(b"", kind="image/png"), "empty"),
-        "/short.png": (Reply(image(9), kind="image/png", told=9_999), "truncated"),
+        "/short.png": (Reply(image(9), kind="image/png", claimed_length=9_999), "truncated"),
         "/huge.png": (Reply(b"\0" * 2_000_000, kind="image/png"), "too_many_bytes"),
         "/bomb.png": (Reply(bomb, kind="image/png", headers={"Content-Encoding": "gzip"}), "too_many_bytes"),
         "/round.png": (Reply("", 302, headers={"Location": "/round2.png"}), "redirect_loop"),
@@ -45,39 +45,41 @@ def test_what_strangers_send_is_refused_under_a_reason(tmp_path: Path, config: W
         "file:///etc/passwd": (None, "not_http"),
         "data:image/png;base64,AA==": (None, "not_http"),
     }
-    with site() as told:
-        told.routes |= {path: reply for path, (reply, _) in bad.items() if reply is not None}
-        told.routes["/round2.png"] = Reply("", 302, headers={"Location": "/round.png"})
-        told.routes["/good.png"] = image(44)
-        told.routes["/robots.txt"] = Reply("User-agent: *\nDisallow: /secret", kind="text/plain")
-        shown = "".join(f'<figure><img src="{path}"></figure>' for path in [*bad, "/good.png"])
-        port = told.address.rsplit(":", 1)[1]
+    with site() as server:
+        server.routes |= {path: reply for path, (reply, _) in bad.items() if reply is not None}
+        server.routes["/round2.png"] = Reply("", 302, headers={"Location": "/round.png"})
+        server.routes["/good.png"] = image(44)
+        server.routes["/robots.txt"] = Reply("User-agent: *\nDisallow: /secret", kind="text/plain")
+        page = "".join(f'<figure><img src="{path}"></figure>' for path in [*bad, "/good.png"])
+        port = server.address.rsplit(":", 1)[1]
         tls = f'<figure><img src="https://127.0.0.1:{port}/x.png"></figure>'  # a server that speaks no TLS
-        told.routes["/"] = shown + tls + "<figure>no image</figure>"
-        source = {**CRAWL, "start": told.address + "/", "max_megabytes": 1, "allow_private_hosts": ["127.0.0.1"]}
+        server.routes["/"] = page + tls + "<figure>no image</figure>"
+        source = {**CRAWL, "start": server.address + "/", "max_megabytes": 1, "allow_private_hosts": ["127.0.0.1"]}
         output = run(tmp_path, config, source)
     kept, rejected = read(output), read_rejected(output)
-    assert [one.rsplit("/", 1)[1] for one in kept["origin"]] == ["good.png"]
+    assert [origin.rsplit("/", 1)[1] for origin in kept["origin"]] == ["good.png"]
     expected = Counter(reason for _, reason in bad.values()) + Counter(["tls_failure", "no_image"])
     assert Counter(rejected["reason"]) == expected
 
 
 @pytest.mark.slow
-def test_pages_that_fail_are_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
-    """A broken page, one that no longer ends, one of invalid UTF-8, a 200 that says sorry, and one line of two million characters."""
-    with site() as told:
+def test_failing_pages_are_counted_and_the_crawl_continues(tmp_path: Path) -> None:
+    """A broken page, an endless chain, invalid UTF-8, an error page with status 200, and one line of two million
+    characters.
+    """
+    with site() as server:
         links = "".join(
             f'<a class="on" href="/{name}">{name}</a>' for name in ("broken", "odd", "sorry", "long", "endless/1")
         )
-        told.routes["/"] = "<p>a text that is fine</p>" + links
-        told.routes["/broken"] = Reply("", 500)
-        told.routes["/odd"] = Reply(b"<p>caf\xe9 \xff\xfe and more</p>")
-        told.routes["/sorry"] = "<h1>Sorry</h1>"
-        told.routes["/long"] = "<p>" + "x" * 2_000_000 + "</p>"
-        told.routes["/endless/*"] = lambda path, _: Reply(f'<a class="on" href="{path}1">on</a>')
+        server.routes["/"] = "<p>a text that is fine</p>" + links
+        server.routes["/broken"] = Reply("", 500)
+        server.routes["/odd"] = Reply(b"<p>caf\xe9 \xff\xfe and more</p>")
+        server.routes["/sorry"] = "<h1>Sorry</h1>"
+        server.routes["/long"] = "<p>" + "x" * 2_000_000 + "</p>"
+        server.routes["/endless/*"] = lambda path, _: Reply(f'<a class="on" href="{path}1">on</a>')
         source = {
             **CRAWL,
-            "start": told.address + "/",
+            "start": server.address + "/",
             "item": "p",
             "text": "::text",
             "follow": "a.on",
@@ -86,7 +88,7 @@ def test_pages_that_fail_are_counted_and_the_rest_goes_on(tmp_path: Path) -> Non
         output = run(tmp_path, TEXTS, source)
     kept, rejected, notes = read(output), read_rejected(output), read_notes(output, ScrapeNotes)
     assert "a text that is fine" in kept["text"].tolist()
-    assert any("and more" in one for one in kept["text"])
+    assert any("and more" in text for text in kept["text"])
     assert sorted(rejected["reason"]) == ["page_http_500", "too_many_characters"]
     counts = next(iter(notes.no_items.values()))
     assert counts["page_without_items"] == 1
@@ -94,93 +96,99 @@ def test_pages_that_fail_are_counted_and_the_rest_goes_on(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_site_that_always_refuses_is_left_alone(tmp_path: Path) -> None:
-    """After twelve refusals in a row nothing more is asked."""
-    with site() as told:
-        told.routes["/*"] = Reply("slow down", 429, headers={"Retry-After": "0"})
+def test_a_site_that_always_refuses_is_given_up(tmp_path: Path) -> None:
+    """After twelve refusals in a row no further request is sent."""
+    with site() as server:
+        server.routes["/*"] = Reply("slow down", 429, headers={"Retry-After": "0"})
         with pytest.raises(SourceUnreachable, match="page_rate_limited"):
-            run(tmp_path, IMAGES, {**CRAWL, "start": told.address + "/"})
-        assert len(told.asked) <= 30
+            run(tmp_path, IMAGES, {**CRAWL, "start": server.address + "/"})
+        assert len(server.requests) <= 30
 
 
 @pytest.mark.slow
-def test_one_address_that_is_always_refused_does_not_hold_up_the_rest(tmp_path: Path) -> None:
-    """An image that is always 503 is given up after four tries, one that is always 429 after six; the others come."""
-    with site() as told:
+def test_one_address_that_is_always_refused_does_not_delay_the_others(tmp_path: Path) -> None:
+    """An image that is always 503 is given up after four tries, one that is always 429 after six; the others are
+    fetched.
+    """
+    with site() as server:
         names = [f"{number}.png" for number in range(30)]
-        told.routes["/"] = "".join(f'<figure><img src="{name}"></figure>' for name in ("busy.png", "down.png", *names))
-        told.routes |= {f"/{name}": image(7 * number) for number, name in enumerate(names)}
-        told.routes["/busy.png"] = Reply("", 429, headers={"Retry-After": "0"})
-        told.routes["/down.png"] = Reply("", 503, headers={"Retry-After": "0"})
-        output = run(tmp_path, IMAGES, {**CRAWL, "start": told.address + "/"})
-        asked = Counter(told.paths())
+        server.routes["/"] = "".join(
+            f'<figure><img src="{name}"></figure>' for name in ("busy.png", "down.png", *names)
+        )
+        server.routes |= {f"/{name}": image(7 * number) for number, name in enumerate(names)}
+        server.routes["/busy.png"] = Reply("", 429, headers={"Retry-After": "0"})
+        server.routes["/down.png"] = Reply("", 503, headers={"Retry-After": "0"})
+        output = run(tmp_path, IMAGES, {**CRAWL, "start": server.address + "/"})
+        requests = Counter(server.paths())
     assert len(read(output)) == 30
     assert sorted(read_rejected(output)["reason"]) == ["http_503", "rate_limited"]
-    assert asked["/down.png"] == 4
-    assert asked["/busy.png"] == 6
+    assert requests["/down.png"] == 4
+    assert requests["/busy.png"] == 6
 
 
 @pytest.mark.slow
-def test_robots_that_forbid_all_are_obeyed(tmp_path: Path) -> None:
-    """Nothing but robots.txt is asked, and the error says why nothing came."""
-    with site() as told:
-        told.routes["/robots.txt"] = Reply("User-agent: *\nDisallow: /", kind="text/plain")
+def test_a_robots_txt_that_disallows_everything_is_obeyed(tmp_path: Path) -> None:
+    """Only robots.txt is requested, and the error names the reason."""
+    with site() as server:
+        server.routes["/robots.txt"] = Reply("User-agent: *\nDisallow: /", kind="text/plain")
         with pytest.raises(InputError, match="page_robots_txt"):
-            run(tmp_path, IMAGES, {**CRAWL, "start": told.address + "/"})
-        assert told.paths() == []
+            run(tmp_path, IMAGES, {**CRAWL, "start": server.address + "/"})
+        assert server.paths() == []
 
 
 @pytest.mark.slow
-def test_a_crawl_delay_is_kept(tmp_path: Path) -> None:
-    """Half a second between requests, though the ceiling would allow 200 a second."""
-    with site() as told:
-        gallery(told)
-        told.routes["/robots.txt"] = Reply("User-agent: *\nCrawl-delay: 0.5", kind="text/plain")
-        run(tmp_path, IMAGES, {**CRAWL, "start": told.address + "/"})
-        times = [when for when, _, path, _, _ in told.asked if path != "/robots.txt"]
+def test_the_crawl_delay_of_robots_txt_is_obeyed(tmp_path: Path) -> None:
+    """Half a second between requests, though the limit would allow 200 per second."""
+    with site() as server:
+        gallery(server)
+        server.routes["/robots.txt"] = Reply("User-agent: *\nCrawl-delay: 0.5", kind="text/plain")
+        run(tmp_path, IMAGES, {**CRAWL, "start": server.address + "/"})
+        times = [when for when, _, path, _, _ in server.requests if path != "/robots.txt"]
     assert min(after - before for before, after in pairwise(times[1:])) > 0.45
 
 
 @pytest.mark.slow
-def test_the_browser_reaches_no_private_host_by_a_redirect(tmp_path: Path) -> None:
-    """A script's request and a navigation are sent on from an allowed name to one that is not: nobody there is asked."""
-    with site() as told:
-        port = told.address.rsplit(":", 1)[1]
+def test_the_browser_follows_no_redirect_to_a_private_host(tmp_path: Path) -> None:
+    """A script's request and a navigation are redirected from an allowed host to a forbidden one, which gets no
+    request.
+    """
+    with site() as server:
+        port = server.address.rsplit(":", 1)[1]
         inside = f"http://127.0.0.1:{port}/secret"
-        told.routes["/"] = (
+        server.routes["/"] = (
             "<p id=a>open</p><script>fetch('/r').then(r => r.text()).then(t => { document.body.innerHTML = '<p id=a>' + t + '</p>' })</script>"
         )
-        told.routes["/r"] = Reply("", 302, headers={"Location": inside})
-        told.routes["/secret"] = Reply("<p>the secret</p>", headers={"Access-Control-Allow-Origin": "*"})
+        server.routes["/r"] = Reply("", 302, headers={"Location": inside})
+        server.routes["/secret"] = Reply("<p>the secret</p>", headers={"Access-Control-Allow-Origin": "*"})
         source = {"kind": "crawl", "item": "p", "text": "::text", "browser": True, "browser_path": "/usr/bin/chromium"}
         source |= {"browser_sandbox": False}
         source |= {"allow_private_hosts": ["localhost"], "wait_for": "p"}
         rows = read(run(tmp_path, TEXTS, {**source, "start": f"http://localhost:{port}/"}))
         assert rows["text"].tolist() == ["open"]
-        assert "/secret" not in told.paths()
+        assert "/secret" not in server.paths()
         with pytest.raises(InputError):
             run(tmp_path, TEXTS, {**source, "start": f"http://localhost:{port}/r", "wait_for": None})
-        assert "/secret" not in told.paths()
+        assert "/secret" not in server.paths()
 
 
 @pytest.mark.slow
-def test_a_secret_goes_to_its_own_host_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A redirect to another host takes no header of the user's along."""
+def test_a_secret_header_is_sent_to_its_host_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A redirect to another host drops the user's headers."""
     monkeypatch.setenv("SEEDLING_TEST_TOKEN", "s3cret")
-    with site() as told, site() as other:
+    with site() as server, site() as other:
         other.routes["/b"] = Reply(json.dumps({"rows": ["one text", "another text"]}), kind="application/json")
-        told.routes["/a"] = Reply("", 302, headers={"Location": other.address + "/b"})
+        server.routes["/a"] = Reply("", 302, headers={"Location": other.address + "/b"})
         source = {
             "kind": "api",
-            "url": told.address + "/a",
+            "url": server.address + "/a",
             "items": "rows",
             "text": "@",
             "headers": {"X-Key": "${SEEDLING_TEST_TOKEN}"},
             **QUICK,
         }
         assert len(read(run(tmp_path, TEXTS, source))) == 2
-        assert [headers.get("X-Key") for _, _, path, headers, _ in told.asked if path == "/a"] == ["s3cret"]
-        assert [headers.get("X-Key") for _, _, path, headers, _ in other.asked if path == "/b"] == [None]
+        assert [headers.get("X-Key") for _, _, path, headers, _ in server.requests if path == "/a"] == ["s3cret"]
+        assert [headers.get("X-Key") for _, _, path, headers, _ in other.requests if path == "/b"] == [None]
 
 
 @pytest.mark.parametrize(
@@ -194,8 +202,8 @@ def test_a_secret_goes_to_its_own_host_alone(tmp_path: Path, monkeypatch: pytest
         ("::1", False),
     ]
     + [
-        (one, False)
-        for one in (
+        (address, False)
+        for address in (
             "::ffff:127.0.0.1",
             "64:ff9b::a9fe:a9fe",
             "2002:7f00:1::1",
@@ -210,13 +218,13 @@ def test_a_secret_goes_to_its_own_host_alone(tmp_path: Path, monkeypatch: pytest
         )
     ],
 )
-def test_which_addresses_are_public(address: str, public: bool) -> None:
-    """Also those that carry an IPv4 address within (RFC 4291, 6052, 3056)."""
+def test_public_and_private_addresses_are_told_apart(address: str, public: bool) -> None:
+    """Also addresses that embed an IPv4 address (RFC 4291, 6052, 3056)."""
     assert is_public(address) is public
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ({"kind": "crawl", "start": "http://a.example/", "item": "p["}, "item: 'p\\[' cannot be read"),
         (
@@ -242,31 +250,29 @@ def test_which_addresses_are_public(address: str, public: bool) -> None:
         ),
     ],
 )
-def test_a_source_that_cannot_work_is_said_before_anything_is_asked(
-    tmp_path: Path, source: dict[str, Any], said: str
-) -> None:
+def test_an_invalid_source_is_refused_before_any_request(tmp_path: Path, source: dict[str, Any], message: str) -> None:
     """The key, what is wrong, and where."""
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         run(tmp_path, TEXTS, source)
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ({"cursor": "body.page", "next": "n"}, "there is no `body`: set `body: {}`"),
         ({"cursor": "variables.after", "next": "n"}, "there is no `graphql` query"),
         ({"cursor": "query.after"}, "`next` is missing"),
     ],
 )
-def test_a_cursor_without_its_place_is_refused(more: dict[str, Any], said: str) -> None:
-    """Else the first page alone would be asked for, and nobody would know."""
+def test_a_cursor_without_its_parameter_is_refused(more: dict[str, Any], message: str) -> None:
+    """Otherwise only the first page would be requested, without a warning."""
     source = {"kind": "api", "url": "http://a.example/", "items": "x", "text": "t", **more}
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=message):
         ScrapeParams.model_validate({"sources": [source]})
 
 
 def test_two_sources_need_two_names(tmp_path: Path) -> None:
-    """Else one would read what the other is remembered by."""
+    """Otherwise one would overwrite the stored visits of the other."""
     source = {"kind": "crawl", "start": "http://a.example/", "item": "p", "name": "same"}
     with pytest.raises(InputError, match=r"two sources .* 'same'"):
         run(tmp_path, TEXTS, source, {**source, "start": "http://b.example/"})
