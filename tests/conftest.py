@@ -91,21 +91,21 @@ def example(tmp_path: Path) -> Callable[[str], Path]:
     from seedling.versioning.repository import create_repository
 
     def make(name: str) -> Path:
-        place = tmp_path / name
-        place.mkdir()
+        folder = tmp_path / name
+        folder.mkdir()
         root = PROJECT if name == "digits" else PROJECT / "examples" / name
         for file in ("dvc.yaml", "gates.yaml"):
-            shutil.copy(PROJECT / file, place / file)
-        shutil.copy(root / "params.yaml", place / "params.yaml")
-        shutil.copy(PROJECT / "seedling/init/workspace_files/gitignore.template", place / ".gitignore")
-        subprocess.run([sys.executable, PROJECT / "examples" / name / "prepare.py", place / "data"], check=True)
-        create_review_folder(place / "reviews")
-        subprocess.run(["git", "init", "-q"], cwd=place, check=True)
-        create_repository(place)
-        subprocess.run(["git", "add", "-A"], cwd=place, check=True)
+            shutil.copy(PROJECT / file, folder / file)
+        shutil.copy(root / "params.yaml", folder / "params.yaml")
+        shutil.copy(PROJECT / "seedling/init/workspace_files/gitignore.template", folder / ".gitignore")
+        subprocess.run([sys.executable, PROJECT / "examples" / name / "prepare.py", folder / "data"], check=True)
+        create_review_folder(folder / "reviews")
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        create_repository(folder)
+        subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
         identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-        subprocess.run(["git", *identity, "commit", "-qm", "start"], cwd=place, check=True)
-        return place
+        subprocess.run(["git", *identity, "commit", "-qm", "start"], cwd=folder, check=True)
+        return folder
 
     return make
 

@@ -1,4 +1,4 @@
-"""Prefect runs in tests: an environment of their own, waiting for the clock, the processes that a command leaves."""
+"""Prefect runs in tests: an environment of their own, waiting for conditions, and the processes of a command."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ MARK = "SEEDLING_TEST_MARK"  # environment variable by which all descendants of 
 
 
 def wait_for(check: Callable[[], Found | None], seconds: float = 120, message: Callable[[], str] = str) -> Found:
-    """What `check` returns, as soon as that is true."""
+    """Poll `check` and return its first true result."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with suppress(OSError, httpx.HTTPError):
-            if found := check():
-                return found
+            if result := check():
+                return result
         time.sleep(0.2)
     raise AssertionError(f"not within {seconds} s: {message()}")
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """A loopback port without a listener."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -67,7 +67,7 @@ def command_line(process: psutil.Process) -> str:
 
 def processes(environment: dict[str, str]) -> list[psutil.Process]:
     """All living processes that were started in this environment, whoever their parent is now."""
-    found = []
+    living = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if (
@@ -75,8 +75,8 @@ def processes(environment: dict[str, str]) -> list[psutil.Process]:
                 and process.status() != psutil.STATUS_ZOMBIE
                 and process.pid != os.getpid()
             ):
-                found.append(process)
-    return found
+                living.append(process)
+    return living
 
 
 def assert_no_process_is_left(environment: dict[str, str], seconds: float = 30) -> None:

@@ -120,9 +120,9 @@ def _postgres_programs() -> tuple[Path, Path]:
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     if versions:
         return versions[-1].with_name("initdb"), versions[-1]
-    found = [shutil.which(name) for name in ("initdb", "postgres")]
-    assert all(found), "PostgreSQL is needed: apt-get install postgresql"
-    return Path(str(found[0])), Path(str(found[1]))
+    programs = [shutil.which(name) for name in ("initdb", "postgres")]
+    assert all(programs), "PostgreSQL is needed: apt-get install postgresql"
+    return Path(str(programs[0])), Path(str(programs[1]))
 
 
 @contextmanager
@@ -248,12 +248,12 @@ def runs_of(server: Service, deployment_id: str | None = None) -> list[dict[str,
 
 def processes_with(variable: str, value: str) -> list[psutil.Process]:
     """All live processes, zombies aside, whose environment has this variable with this value."""
-    found = []
+    living = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get(variable) == value and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                living.append(process)
+    return living
 
 
 def flow_run_processes(env: Mapping[str, str]) -> list[psutil.Process]:

@@ -105,7 +105,9 @@ def test_each_stage_has_one_task_of_ten_to_sixty_lines() -> None:
 def test_stage_packages_never_import_one_another(stage: str) -> None:
     """A new capability is a new file in one stage package, and no other stage changes."""
     others = {module for module in modules() for name in STAGE_PACKAGES if is_within(module, f"seedling.{name}")}
-    assert {one for one in importers(f"seedling.{stage}") & others if not is_within(one, f"seedling.{stage}")} == set()
+    assert {
+        importer for importer in importers(f"seedling.{stage}") & others if not is_within(importer, f"seedling.{stage}")
+    } == set()
 
 
 def names_of_seedling(tree: ast.Module) -> set[str]:

@@ -1,4 +1,4 @@
-"""Faults of a workspace, the fault itself each time: one sentence, the file, the remedy, exit code 2, nothing lost."""
+"""Real faults of a workspace: one sentence with the file and the fix, exit code 2, and no lost data."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def conflict(text: str) -> str:
     ],
     ids=["conflict", "empty", "list", "alias of nothing"],
 )
-def test_a_tracked_file_that_cannot_be_used_is_named_with_the_remedy(
+def test_an_unusable_tracked_file_is_reported_with_the_fix(
     tmp_path: Path, name: str, damage: Callable[[str], str], message: str
 ) -> None:
-    """Before DVC reads it."""
+    """The error is raised before DVC reads the file."""
     (tmp_path / ".dvc").mkdir()
     whole = {"dvc.yaml": "stages: {}\n", "dvc.lock": "stages: {}\n", "data.dvc": "outs: []\n"}
     for file in ("dvc.yaml", "dvc.lock", "data.dvc", "gates.yaml", "params.yaml"):
@@ -69,10 +69,10 @@ def test_a_tracked_file_that_cannot_be_used_is_named_with_the_remedy(
 
 
 @pytest.mark.slow
-def test_a_deleted_cache_is_filled_from_whole_generations_and_nothing_is_made_again(
-    scraped: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """All objects deleted: the stage is unchanged, standard error says what was done, and its output can be restored again."""
+def test_a_deleted_cache_is_filled_from_complete_generations(scraped: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With all objects deleted, the stage is unchanged, standard error reports the repair, and the output can be
+    restored again.
+    """
     before = {path.name: path.stat().st_mtime_ns for path in (scraped / "generations/scrape").iterdir()}
     shutil.rmtree(scraped / ".dvc/cache/files")
     assert Ledger(scraped).run("scrape").how == "unchanged"
@@ -84,7 +84,7 @@ def test_a_deleted_cache_is_filled_from_whole_generations_and_nothing_is_made_ag
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["symlink", "hardlink", "copy"])
-def test_every_way_of_linking_to_the_cache_works(workspace: Path, tmp_path: Path, kind: str) -> None:
+def test_every_cache_link_type_works(workspace: Path, tmp_path: Path, kind: str) -> None:
     """With the cache in another folder: done, unchanged, and restored after the output was deleted."""
     with Config(workspace / ".dvc").edit("repo") as config:
         config["cache"] |= {"type": [kind], "dir": str(tmp_path / "elsewhere")}
@@ -100,8 +100,8 @@ def test_every_way_of_linking_to_the_cache_works(workspace: Path, tmp_path: Path
     ['{"write": {', '{"write": {"WHERE": {"pid": 1, "cmd": "seedling scrape"}}, "read": {}}'],
     ids=["cut", "of a process whose number another one has by now"],
 )
-def test_locks_of_dead_dvc_commands_hold_nobody_up(workspace: Path, content: str) -> None:
-    """After a kill in mid-write, and in a container that was restarted, where process 1 is always there."""
+def test_locks_of_dead_dvc_commands_are_ignored(workspace: Path, content: str) -> None:
+    """After a kill during a write, and in a restarted container, where process 1 always exists."""
     path = workspace / ".dvc/tmp/rwlock"
     path.parent.mkdir(exist_ok=True)
     path.write_text(content.replace("WHERE", str(workspace / "generations/scrape")))
@@ -111,8 +111,8 @@ def test_locks_of_dead_dvc_commands_hold_nobody_up(workspace: Path, content: str
 
 
 @pytest.mark.slow
-def test_a_killed_run_says_so_and_the_next_one_goes_on(workspace: Path) -> None:
-    """Kill -9, as the kernel does where memory is short: standard error names the likely reason, and nothing is lost."""
+def test_a_killed_run_is_reported_and_the_next_one_continues(workspace: Path) -> None:
+    """After SIGKILL, as by the kernel without memory, standard error names the likely reason, and nothing is lost."""
     running = subprocess.Popen(
         [*COMMAND, "stage", "scrape"], cwd=workspace, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
@@ -129,8 +129,8 @@ def test_a_killed_run_says_so_and_the_next_one_goes_on(workspace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_that_was_cut_is_named_by_predict(workspace: Path) -> None:
-    """Exit code 2 and not 1, which would mean that a gate failed; no traceback without --debug, one with it."""
+def test_a_truncated_model_is_reported_by_predict(workspace: Path) -> None:
+    """Exit code 2 and not 1, which would mean that a gate failed; a traceback with --debug alone."""
     set_value(workspace, ["train", "candidates"], ["logistic_regression"])
     for stage in ("scrape", "validate", "augment", "synthesize", "train@0"):
         Ledger(workspace).run(stage)
@@ -150,8 +150,8 @@ def test_a_model_that_was_cut_is_named_by_predict(workspace: Path) -> None:
     failed = seedling(workspace, "predict", "data/labeled")
     assert (failed.returncode, "model.json is damaged" in failed.stderr) == (2, True)
     assert "Traceback" not in failed.stderr
-    shown = seedling(workspace, "predict", "data/labeled", "--debug")
-    assert (shown.returncode, "Traceback" in shown.stderr) == (2, True)
+    completed = seedling(workspace, "predict", "data/labeled", "--debug")
+    assert (completed.returncode, "Traceback" in completed.stderr) == (2, True)
 
 
 @pytest.mark.slow
@@ -164,28 +164,28 @@ def test_a_model_that_was_cut_is_named_by_predict(workspace: Path) -> None:
     ],
     ids=["no UTF-8", "closed streams", "no home"],
 )
-def test_poor_surroundings_do_not_stop_a_stage(
+def test_an_unusual_environment_does_not_stop_a_stage(
     tmp_path: Path, workspace: Path, surroundings: dict[str, str], shell: str
 ) -> None:
-    """On a path with blanks, brackets and letters that are not ASCII."""
-    place = tmp_path / "a workspace [1] – größe"
-    workspace.rename(place)
-    done = seedling(place, "stage", "scrape", shell=shell, **surroundings)
+    """In a folder with blanks, brackets and letters that are not ASCII."""
+    renamed = tmp_path / "a workspace [1] – größe"
+    workspace.rename(renamed)
+    done = seedling(renamed, "stage", "scrape", shell=shell, **surroundings)
     assert done.returncode == 0, done.stderr
-    assert (place / "generations/scrape/manifest.json").is_file()
+    assert (renamed / "generations/scrape/manifest.json").is_file()
 
 
 @pytest.mark.slow
-def test_a_missing_folder_for_temporary_files_is_named(workspace: Path) -> None:
-    """Or is worked around; never a traceback, never exit code 1."""
+def test_a_missing_temporary_folder_is_reported(workspace: Path) -> None:
+    """Another folder is used, or an error names it; never a traceback or exit code 1."""
     done = seedling(workspace, "stage", "scrape", TMPDIR="/proc/nowhere")
     assert done.returncode in {0, 2}, done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_a_file_that_grows_beyond_what_the_disk_has_is_named(workspace: Path) -> None:
-    """A limit on the size of files stands for a full disk: exit code 2, the sentence, and the data as they were."""
+def test_a_file_that_exceeds_the_disk_space_is_reported(workspace: Path) -> None:
+    """A limit on the size of files stands for a full disk: exit code 2, one sentence, and unchanged data."""
     before = sorted((workspace / "data").rglob("*"))
     done = subprocess.run(
         ["bash", "-c", f"ulimit -f 8; exec {' '.join(COMMAND)} stage scrape"],

@@ -1,4 +1,4 @@
-"""A workspace that `seedling init` of pipeline version 15 made is migrated, and runs."""
+"""A workspace that `seedling init` of pipeline version 15 created is migrated, and runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_params_are_renamed_and_keep_their_values_order_and_comments(former: Pat
     load(former)
 
 
-def test_gates_name_the_present_columns(former: Path) -> None:
+def test_gates_have_the_current_column_names(former: Path) -> None:
     """Also a column within a list; other strings stay."""
     gates = former / "gates.yaml"
     gates.write_text(
@@ -75,7 +75,7 @@ def test_gates_name_the_present_columns(former: Path) -> None:
 
 
 def test_dvc_yaml_gets_the_stages_of_this_version(former: Path) -> None:
-    """Every stage's command, dependencies, params, outputs and plots, the order of params aside."""
+    """Every stage's command, dependencies, params, outputs and plots, except for the order of params."""
     migrate(former)
     migrated, rendered = (yaml.safe_load(text) for text in ((former / "dvc.yaml").read_text(), render_dvc_yaml()))
     for pipeline in (migrated, rendered):
@@ -87,20 +87,20 @@ def test_dvc_yaml_gets_the_stages_of_this_version(former: Path) -> None:
 
 
 def test_a_second_migration_changes_nothing(former: Path) -> None:
-    """And says nothing."""
+    """It prints nothing either."""
     assert len(migrate(former)) == 6
     assert migrate(former) == []
 
 
 def test_a_plugin_that_imports_a_former_module_is_named(former: Path) -> None:
-    """It is not changed: it is the user's code."""
+    """It is not changed, because it is the user's code."""
     (former / "expectations.py").write_text("from tasks.gates import x\n")
     (former / "other.py").write_text("import tasksomething\n")
     hints = [change for change in migrate(former) if "imports a module by its former name" in change]
     assert [hint.partition(" ")[0] for hint in hints] == ["expectations.py"]
 
 
-def test_params_that_cannot_be_used_leave_every_file_as_it_was(former: Path) -> None:
+def test_invalid_params_leave_every_file_unchanged(former: Path) -> None:
     """The error is that of the params."""
     (former / "params.yaml").write_text((former / "params.yaml").read_text() + "nonsense: 1\n")
     before = {path.name: path.read_bytes() for path in former.iterdir() if path.is_file()}
@@ -110,7 +110,7 @@ def test_params_that_cannot_be_used_leave_every_file_as_it_was(former: Path) -> 
 
 
 def test_other_versions_are_refused(former: Path) -> None:
-    """An older one, a later one and one that is no number; the error names the versions that are migrated."""
+    """An older one, a later one, and one that is not a number; the error names the versions that can be migrated."""
     text = (former / "params.yaml").read_text()
     for version in ("13", "19", "'16'"):
         (former / "params.yaml").write_text(text.replace("line: 15", f"line: {version}"))
@@ -121,7 +121,7 @@ def test_other_versions_are_refused(former: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [16, 17])
-def test_later_versions_lose_the_keys_that_are_gone(former: Path, version: int) -> None:
+def test_later_versions_lose_only_removed_keys(former: Path, version: int) -> None:
     """Their files have the present names: only params.yaml changes, in its number and in the keys of the decision."""
     migrate(former)
     params = former / "params.yaml"
@@ -135,8 +135,8 @@ def test_later_versions_lose_the_keys_that_are_gone(former: Path, version: int) 
     assert {path.name: path.read_bytes() for path in former.iterdir() if path.is_file() and path != params} == others
 
 
-def test_a_key_that_is_gone_is_an_error_that_says_why(former: Path) -> None:
-    """And the command that removes it."""
+def test_a_removed_key_is_an_error_with_the_reason(former: Path) -> None:
+    """The message has the command that removes it."""
     migrate(former)
     params = former / "params.yaml"
     params.write_text(params.read_text().replace("train: {", "train: {margin: 0.01, "))
@@ -144,8 +144,8 @@ def test_a_key_that_is_gone_is_an_error_that_says_why(former: Path) -> None:
         load(former)
 
 
-def test_a_former_key_is_an_error_that_names_the_present_one(former: Path) -> None:
-    """And the command that renames it."""
+def test_a_former_key_is_an_error_that_names_the_current_one(former: Path) -> None:
+    """The message has the command that renames it."""
     with pytest.raises(InputError, match="'line' is now 'pipeline_version': `seedling migrate` renames it"):
         load(former)
     params = (former / "params.yaml").read_text().replace("# my letters", f"# my letters\n{CRAWL}")
@@ -154,17 +154,17 @@ def test_a_former_key_is_an_error_that_names_the_present_one(former: Path) -> No
         load(former)
 
 
-def test_every_present_name_is_a_key() -> None:
-    """The tables of renamed keys and values lead to names that there are, from names that there are not."""
-    known = set(known_keys())
-    assert {name.rpartition(".")[2] for name in FORMER_KEYS.values()} <= known
-    assert {key.rpartition(".")[2] for key in FORMER_KEYS} & known <= {"encoder"}
-    assert {key.rpartition(".")[2] for key in FORMER_VALUES} <= known
+def test_every_current_name_is_a_key() -> None:
+    """The tables of renamed keys and values lead from names that do not exist to names that do."""
+    existing_keys = set(known_keys())
+    assert {name.rpartition(".")[2] for name in FORMER_KEYS.values()} <= existing_keys
+    assert {key.rpartition(".")[2] for key in FORMER_KEYS} & existing_keys <= {"encoder"}
+    assert {key.rpartition(".")[2] for key in FORMER_VALUES} <= existing_keys
 
 
 @pytest.mark.slow
 def test_a_migrated_workspace_runs(former: Path, tmp_path: Path) -> None:
-    """`seedling run` names the command; after `seedling migrate` it runs, and DVC finds nothing more to do."""
+    """`seedling run` names the command; after `seedling migrate` it runs, and DVC reports nothing to do."""
     subprocess.run(["git", "init", "-q"], cwd=former, check=True)
     create_repository(former)
     environment = own_environment(tmp_path)

@@ -1,4 +1,4 @@
-"""The stage table, and what is rendered from it or documented of it."""
+"""The stage table, and what is rendered from it or documented about it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def kinds_that_list(key: str) -> list[str]:
 
 
 def test_the_order_of_the_stages() -> None:
-    """Written out once, by hand."""
+    """The expected order is written out."""
     assert list(stages(1)) == [
         *("scrape", "validate", "augment", "synthesize", "train@0", "pseudo_label@1", "train@1", "evaluate"),
     ]
@@ -56,7 +56,7 @@ def test_the_order_of_the_stages() -> None:
 
 
 def test_each_input_is_of_the_user_or_an_output_of_an_earlier_stage() -> None:
-    """Or a folder that holds such outputs."""
+    """An input may also be a folder that contains such outputs."""
     outputs = {"data", "reviews"}
     for stage in stages().values():
         for name in stage.inputs:
@@ -65,22 +65,22 @@ def test_each_input_is_of_the_user_or_an_output_of_an_earlier_stage() -> None:
 
 
 def test_dvc_reads_the_stage_table_from_dvc_yaml(tmp_path: Path) -> None:
-    """Names, commands, dependencies, outputs and params of each stage, as DVC itself understands the rendered file."""
+    """Names, commands, dependencies, outputs and params of each stage, as DVC reads them from the rendered file."""
     for name in ("params.yaml", "gates.yaml"):
         shutil.copy(PROJECT / name, tmp_path / name)
     (tmp_path / "dvc.yaml").write_text(render_dvc_yaml())
     (tmp_path / "data").mkdir()
     with Repo.init(str(tmp_path), no_scm=True) as repo:
-        found: dict[str, Any] = {stage.name: stage for stage in repo.index.stages}
-    assert set(found) == set(stages())
+        dvc_stages: dict[str, Any] = {stage.name: stage for stage in repo.index.stages}
+    assert set(dvc_stages) == set(stages())
     for name, stage in stages().items():
-        assert found[name].cmd == f"python -P -m seedling.runner {name}"
-        inputs = [one.def_path for one in found[name].deps if one.def_path not in {"params.yaml", "gates.yaml"}]
+        assert dvc_stages[name].cmd == f"python -P -m seedling.runner {name}"
+        inputs = [dep.def_path for dep in dvc_stages[name].deps if dep.def_path not in {"params.yaml", "gates.yaml"}]
         no_round = {"generations/synthesize/manifest.json", "generations/augment/manifest.json"}
         assert set(inputs) - (no_round if name == "train@0" else set()) == set(stage.inputs)
-        keys = {one.def_path: set(one.params) for one in found[name].deps if hasattr(one, "params")}
+        keys = {dep.def_path: set(dep.params) for dep in dvc_stages[name].deps if hasattr(dep, "params")}
         assert keys == {"params.yaml": set(stage.params), "gates.yaml": {stage.kind}}
-        outs = [one.def_path for one in found[name].outs]
+        outs = [out.def_path for out in dvc_stages[name].outs]
         assert outs == [stage.output] or all(out.startswith("reports/") for out in outs)
 
 
@@ -110,8 +110,8 @@ def test_a_stage_function_reads_no_key_that_the_table_lacks(kind: str) -> None:
 def test_the_page_on_params_lists_the_stages_that_each_key_runs_again() -> None:
     """All keys on top and all sections, and the keys within them that more stages read."""
     listed = documented_keys()
-    own = {field.alias or name for name, field in Params.model_fields.items()}
-    assert {key for key in listed if "." not in key} == own
+    names_of_fields = {field.alias or name for name, field in Params.model_fields.items()}
+    assert {key for key in listed if "." not in key} == names_of_fields
     assert {key for stage in stages().values() for key in stage.params} <= set(listed)
     for key, kinds in listed.items():
         assert kinds == kinds_that_list(key), key
@@ -119,7 +119,7 @@ def test_the_page_on_params_lists_the_stages_that_each_key_runs_again() -> None:
 
 
 def test_the_help_of_the_stage_command_names_all_stages() -> None:
-    """With R for a round."""
+    """With R for the round."""
     names = re.findall(r"[a-z_]+(?:@R)?", str(stage_command.__annotations__["name"]).split("help='")[1].split("'")[0])
     rounds = {stage.kind for stage in stages().values() if "@" in stage.name}
     assert [name for name in names if name != "or"] == [

@@ -1,4 +1,4 @@
-"""The command line, as a user types it: messages, exit codes, help."""
+"""The command line as a user types it: messages, exit codes, help."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def seedling_process(*arguments: object, cwd: Path | None = None) -> subprocess.
 
 @pytest.mark.parametrize("name", [command.name for command in app.registered_commands])
 def test_every_command_has_help(name: str) -> None:
-    """A sentence on what it does."""
+    """The help has a sentence on what the command does."""
     done = seedling(name, "--help")
     assert done.returncode == 0
     assert len(done.stdout.split()) > 10
 
 
 def test_the_help_of_the_command_line_is_the_docstring_of_the_package() -> None:
-    """One sentence says what Seedling does, in both."""
+    """Both have the same sentence."""
     assert str(seedling_package.__doc__) in " ".join(seedling("--help").stdout.split())
 
 
-def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+def test_init_creates_a_git_and_dvc_repository(tmp_path: Path, make_images: Callable[..., Path]) -> None:
     """With a first commit, and nothing left to commit or to track."""
     done = seedling("init", tmp_path / "w", "--images", make_images())
     assert done.returncode == 0, done.stderr
@@ -62,16 +62,18 @@ def test_init_makes_a_git_and_dvc_repository(tmp_path: Path, make_images: Callab
     assert "is a workspace already" in again.stderr
 
 
-def test_init_names_the_encoder_that_photographs_need(tmp_path: Path, make_images: Callable[..., Path]) -> None:
-    """Without --encoder; --encoder none says that the user knows, and texts have their own default."""
+def test_init_recommends_an_encoder_for_photographs(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+    """Without --encoder. With --encoder none it prints no recommendation, and texts have a default encoder."""
     images = make_images(tmp_path / "images")
     assert "No encoder is set. For photographs" in seedling("init", tmp_path / "one", "--images", images).stdout
     chosen = seedling("init", tmp_path / "two", "--images", images, "--encoder", "none").stdout
     assert "No encoder is set" not in chosen
 
 
-def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Path) -> None:
-    """Without them it says how; with them params.yaml has them, which a text that no utf-8 is needs."""
+def test_init_writes_a_tables_columns_and_encoding_into_params(tmp_path: Path) -> None:
+    """Without the options the error names them; with them params.yaml has them, which a table in another encoding than
+    UTF-8 needs.
+    """
     table = tmp_path / "letters.csv"
     table.write_bytes("remark,kind\ncafé au lait,drink\npain,food\n".encode("latin-1"))
     for table_options, remedy in (
@@ -101,37 +103,39 @@ def test_init_writes_a_tables_own_columns_and_encoding_into_params(tmp_path: Pat
         (["labeled/house", "unlabeled"], None, ["."]),
     ],
 )
-def test_top_folders_are_sources_or_classes_as_is_said_or_as_their_names_say(
+def test_top_folders_are_sources_or_classes_by_option_or_by_name(
     tmp_path: Path, folders: list[str], by_source: bool | None, expected: list[str]
 ) -> None:
-    """Splits with classes in each of them: sources; names of splits, or nothing alike: as they are."""
+    """Folders that all contain splits are sources; folders that are splits, or have nothing in common, are one source."""
     images_in(tmp_path / "images", folders)
     lines = _sources(tmp_path / "images", "image", by_source, TableOptions())
-    assert [YAML(typ="safe").load(one) for one in lines] == [{"kind": "folder", "path": one} for one in expected]
+    assert [YAML(typ="safe").load(line) for line in lines] == [{"kind": "folder", "path": path} for path in expected]
 
 
-def images_in(place: Path, folders: list[str]) -> None:
-    """An image in each, and what a desktop leaves beside them."""
+def images_in(folder: Path, folders: list[str]) -> None:
+    """Write an image into each folder, and the files that a desktop adds."""
     for shade, name in enumerate(folders):
-        (place / name).mkdir(parents=True)
-        Image.new("RGB", (8, 8), (shade, 0, 0)).save(place / name / "one.png")
-        (place / name).parent.joinpath(".DS_Store").touch()
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(folder / name / "one.png")
+        (folder / name).parent.joinpath(".DS_Store").touch()
 
 
 @pytest.mark.slow
-def test_init_asks_where_top_folders_may_be_sources_or_classes(tmp_path: Path) -> None:
-    """The same class folders in several: what it may mean, and the two options; with one of them there is a workspace."""
+def test_init_requires_an_option_if_top_folders_may_be_sources_or_classes(tmp_path: Path) -> None:
+    """If several folders have the same class folders, the error explains both meanings and the two options; with one of
+    them init succeeds.
+    """
     images_in(tmp_path / "images", ["studio/house", "studio/tree", "web/house", "web/tree"])
-    asked = seedling("init", tmp_path / "w", "--images", tmp_path / "images")
-    assert (asked.returncode, "--by-source or --by-class" in asked.stderr) == (2, True)
+    refused = seedling("init", tmp_path / "w", "--images", tmp_path / "images")
+    assert (refused.returncode, "--by-source or --by-class" in refused.stderr) == (2, True)
     done = seedling("init", tmp_path / "w", "--images", tmp_path / "images", "--by-source")
     assert done.returncode == 0, done.stderr
     assert [getattr(source, "path", None) for source in load(tmp_path / "w").scrape.sources] == ["studio", "web"]
 
 
 @pytest.mark.slow
-def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
-    """Made without data: a source alone fills it, and labels that are put in later join it."""
+def test_a_workspace_may_collect_all_its_rows_from_a_source(tmp_path: Path) -> None:
+    """It is created without data: a source fills it, and labels that are added later join it."""
     done = seedling("init", tmp_path / "w", "--collect", "texts")
     assert done.returncode == 0, done.stderr
     assert "docs/collecting.md" in done.stdout
@@ -157,8 +161,10 @@ def test_a_workspace_that_collects_all_its_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, make_images: Callable[..., Path]) -> None:
-    """The packed rows and those of data/labeled/ are one generation."""
+def test_a_packed_workspace_reads_loose_files_that_are_added_later(
+    tmp_path: Path, make_images: Callable[..., Path]
+) -> None:
+    """The packed rows and those of data/labeled/ form one generation."""
     done = seedling("init", tmp_path / "w", "--images", make_images(labeled=3, pool=0, test=0), "--pack")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "w/data").iterdir()) == ["packed"]
@@ -183,7 +189,7 @@ def test_a_packed_workspace_takes_loose_files_that_come_later(tmp_path: Path, ma
     ],
 )
 def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
-    """What is wrong and what to do, and no traceback."""
+    """The message has the cause and the fix, without a traceback."""
     (tmp_path / "odd.xlsx").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     call = seedling_process if arguments[0] in {"run", "stage"} else seedling
@@ -195,7 +201,7 @@ def test_wrong_usage_is_explained_with_exit_code_2(tmp_path: Path, arguments: li
 
 @pytest.mark.slow
 def test_a_stage_runs_alone_and_is_recorded(workspace: Path) -> None:
-    """`seedling stage scrape`, then `seedling status` says so."""
+    """After `seedling stage scrape`, `seedling status` shows it."""
     assert seedling_process("stage", "scrape", "-w", workspace).returncode == 0
     status = seedling("status", "-w", workspace)
     assert status.returncode == 3, "the other stages are still to run"
@@ -205,16 +211,16 @@ def test_a_stage_runs_alone_and_is_recorded(workspace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stage_without_its_input_says_which_to_run(workspace: Path) -> None:
-    """The missing generation and the command that makes it."""
+def test_a_stage_without_its_input_names_the_stage_to_run(workspace: Path) -> None:
+    """The message has the missing generation and the command that creates it."""
     done = seedling_process("stage", "validate", "-w", workspace)
     assert done.returncode == 2
     assert "seedling stage scrape" in done.stderr
 
 
 @pytest.mark.slow
-def test_a_gate_that_says_no_gives_exit_code_1(workspace: Path) -> None:
-    """And the message goes to standard error."""
+def test_a_failed_gate_gives_exit_code_1(workspace: Path) -> None:
+    """The message goes to standard error."""
     (workspace / "gates.yaml").write_text("scrape: [expect_table_row_count_to_be_between: {min_value: 1000}]\n")
     done = seedling_process("stage", "scrape", "-w", workspace)
     assert done.returncode == 1
@@ -222,9 +228,10 @@ def test_a_gate_that_says_no_gives_exit_code_1(workspace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -> None:
-    """Exit code 1, the function's name and the rows in the terminal, its sentence on the page of the gates; a change of the file alone is
-    seen, by `status` too; then the stage passes and the page is there.
+def test_a_failing_expectation_of_the_user_is_shown_and_can_be_fixed(workspace: Path) -> None:
+    """Exit code 1, the function's name and the rows in the terminal, and its sentence on the gates' page.
+
+    A change of the file is detected, by `status` too; afterwards the stage passes and the page is updated.
     """
     expectations = (
         'def expect_column_values_to_be_large(width, least):\n    """are large enough"""\n    return width >= least\n'
@@ -251,8 +258,8 @@ def test_a_users_own_expectation_fails_is_shown_and_is_mended(workspace: Path) -
 
 
 @pytest.mark.slow
-def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
-    """While another process holds the workspace."""
+def test_a_second_run_reports_the_first_and_exits(workspace: Path) -> None:
+    """If another process has the lock of the workspace."""
     (workspace / ".seedling").mkdir(exist_ok=True)
     with FileLock(workspace / ".seedling/run.lock"):
         for arguments in (["run"], ["stage", "scrape"]):
@@ -263,7 +270,7 @@ def test_a_second_run_says_so_and_leaves(workspace: Path) -> None:
 
 @pytest.mark.slow
 def test_an_unknown_key_is_named(workspace: Path) -> None:
-    """By the nearest that there is."""
+    """The error has the most similar key."""
     with (workspace / "params.yaml").open("a") as file:
         file.write("sed: 3\n")
     done = seedling_process("run", "-w", workspace)
@@ -272,7 +279,7 @@ def test_an_unknown_key_is_named(workspace: Path) -> None:
 
 
 def test_the_log_of_an_unexpected_error_is_in_the_workspace_of_the_option(tmp_path: Path) -> None:
-    """Of `--workspace`, and not in the working folder."""
+    """With `--workspace`, and not in the working folder."""
     failing = typer.Typer()
 
     @failing.command()

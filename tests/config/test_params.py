@@ -1,4 +1,4 @@
-"""params.yaml: unknown keys, wrong values and the one dial."""
+"""Params.yaml: unknown keys, wrong values, and `effort`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_a_small_file_loads_with_the_defaults(tmp_path: Path) -> None:
-    """What is left out has its documented default."""
+    """Omitted keys have their documented defaults."""
     params = load(write(tmp_path, GOOD))
     assert (params.effort, params.seed, params.validate_.folds, params.rounds) == ("quick", 0, 5, 1)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (GOOD + "agument: {}\n", r"unknown key 'agument' \(did you mean 'augment'\?\)"),
         (GOOD + "validate: {fold: 3}\n", r"unknown key 'validate.fold' \(did you mean 'folds'\?\)"),
@@ -41,20 +41,20 @@ def test_a_small_file_loads_with_the_defaults(tmp_path: Path) -> None:
         ("", "has no sections"),
     ],
 )
-def test_a_wrong_file_is_explained(tmp_path: Path, text: str, said: str) -> None:
-    """The error names the file, the key, the value and the nearest key that there is."""
-    with pytest.raises(InputError, match=said) as caught:
+def test_a_wrong_file_is_explained(tmp_path: Path, text: str, message: str) -> None:
+    """The error has the file, the key, the value and the most similar key."""
+    with pytest.raises(InputError, match=message) as caught:
         load(write(tmp_path, text))
     assert "params.yaml" in str(caught.value)
 
 
-def test_a_folder_without_params_is_no_workspace(tmp_path: Path) -> None:
-    """The remedy is in the error."""
+def test_a_folder_without_params_is_not_a_workspace(tmp_path: Path) -> None:
+    """The error names the fix."""
     with pytest.raises(InputError, match="seedling init"):
         load(tmp_path)
 
 
-def test_setting_the_dial_keeps_comments(tmp_path: Path) -> None:
+def test_setting_effort_keeps_comments(tmp_path: Path) -> None:
     """Only the value changes in the file."""
     write(tmp_path, GOOD)
     set_value(tmp_path, ["effort"], "thorough")

@@ -1,4 +1,4 @@
-"""The files of deploy/ as far as parsers, linters and schemas can tell: they are well formed, safe by default, and start commands that exist."""
+"""The files of deploy/ are valid for parsers, linters and schemas, safe by default, and start commands that exist."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_hadolint_accepts_the_dockerfile() -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_the_image_is_pinned_slim_and_runs_as_no_root() -> None:
+def test_the_image_is_pinned_slim_and_does_not_run_as_root() -> None:
     """The versions are those of constraints.txt, the last user is numeric and not root, and there is a health check."""
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     torch = re.search(r"^torch==(.+)$", (PROJECT / "constraints.txt").read_text(), flags=re.MULTILINE)
@@ -52,8 +52,8 @@ def test_the_image_is_pinned_slim_and_runs_as_no_root() -> None:
     assert set(extras[1].split(",")) <= set(optional)
 
 
-def test_the_build_context_holds_what_the_dockerfile_copies() -> None:
-    """Each COPY source is let through by Dockerfile.dockerignore and is in the repository."""
+def test_the_build_context_contains_what_the_dockerfile_copies() -> None:
+    """Dockerfile.dockerignore includes each COPY source, and the repository contains it."""
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     sources = {
         name for line in re.findall(r"^COPY (?!--from)(.+)$", text, flags=re.MULTILINE) for name in line.split()[:-1]
@@ -64,14 +64,14 @@ def test_the_build_context_holds_what_the_dockerfile_copies() -> None:
 
 
 def keys_of(value: Any, path: str = "") -> Iterator[str]:
-    """The path of every mapping key below, lists by position."""
+    """The path of every mapping key, with list items by index."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield f"{path}.{name}"
             yield from keys_of(inner, f"{path}.{name}")
     elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from keys_of(inner, f"{path}.{place}")
+        for index, inner in enumerate(value):
+            yield from keys_of(inner, f"{path}.{index}")
 
 
 def test_the_compose_file_follows_the_compose_specification() -> None:
@@ -83,7 +83,7 @@ def test_the_compose_file_follows_the_compose_specification() -> None:
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
-def test_every_compose_service_restarts_is_pinned_and_named_right(name: str) -> None:
+def test_every_compose_service_is_pinned_restarted_and_consistent(name: str) -> None:
     """An image with a version, a restart policy, existing environment examples, volumes and dependencies, and no open port."""
     service = COMPOSE["services"][name]
     image, _, tag = service["image"].partition(":")
@@ -93,8 +93,8 @@ def test_every_compose_service_restarts_is_pinned_and_named_right(name: str) -> 
     assert all((DEPLOY / f"{file}.example").is_file() for file in service.get("env_file", []))
     assert {volume.partition(":")[0] for volume in service.get("volumes", [])} <= set(COMPOSE["volumes"])
     assert set(service.get("depends_on", {})) <= set(COMPOSE["services"])
-    for other, wanted in service.get("depends_on", {}).items():
-        if wanted["condition"] == "service_healthy":
+    for other, dependency in service.get("depends_on", {}).items():
+        if dependency["condition"] == "service_healthy":
             other_service = COMPOSE["services"][other]
             assert "healthcheck" in other_service or other_service["image"].startswith("seedling:")
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
@@ -115,7 +115,7 @@ def test_no_secret_is_in_the_deployment_files() -> None:
 
 @pytest.mark.parametrize("file", ["server.env.example", "systemd/server.env.example"])
 def test_prefect_knows_every_setting_of_the_servers_environment(file: str) -> None:
-    """Prefect would pass over a misspelled name in silence."""
+    """Prefect would ignore a misspelled name silently."""
     from prefect.settings import Settings
     from prefect.settings.legacy import _get_valid_setting_names
 
@@ -128,7 +128,7 @@ def test_prefect_knows_every_setting_of_the_servers_environment(file: str) -> No
 
 @pytest.fixture
 def installed_units(tmp_path: Path) -> Path:
-    """The units with the programs of this environment in place of those in /opt/seedling/bin."""
+    """The units with the programs of this environment instead of those in /opt/seedling/bin."""
     assert UNITS
     for path in UNITS:
         text = path.read_text(encoding="utf-8").replace("/opt/seedling/bin/", f"{BIN}/")
@@ -138,7 +138,7 @@ def installed_units(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("unit", [path.name for path in UNITS])
 def test_systemd_accepts_each_unit(installed_units: Path, unit: str) -> None:
-    """`systemd-analyze verify` has nothing to say."""
+    """`systemd-analyze verify` prints nothing."""
     program = shutil.which("systemd-analyze")
     assert program, "systemd is needed: apt-get install systemd"
     name = unit.replace("@.", "@letters.")
@@ -150,8 +150,8 @@ def test_systemd_accepts_each_unit(installed_units: Path, unit: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_no_unit_runs_as_root_and_each_one_that_stays_is_restarted() -> None:
-    """Every service names its user and a sandbox; all but the clean-up restart."""
+def test_no_unit_runs_as_root_and_services_restart() -> None:
+    """Every service has a user and a sandbox; all but the clean-up restart."""
     services = [path for path in UNITS if path.suffix == ".service"]
     for path in services:
         text = path.read_text(encoding="utf-8")
@@ -161,7 +161,7 @@ def test_no_unit_runs_as_root_and_each_one_that_stays_is_restarted() -> None:
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """File and command line of every program of ours that the deployment files start."""
+    """File and command line of every Seedling or Prefect command that the deployment files start."""
     for name, service in COMPOSE["services"].items():
         if service["image"].startswith("seedling:"):
             yield f"docker-compose.yml: {name}", service["command"]
@@ -209,7 +209,7 @@ def prefect_help() -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("where", "command"), COMMANDS, ids=[where for where, _ in COMMANDS])
 def test_each_started_command_exists_with_each_option(where: str, command: list[str]) -> None:
-    """Of `seedling` by its own table of commands; of `prefect` by its help."""
+    """For `seedling` by its table of commands; for `prefect` by its help."""
     options = {part for part in command if part.startswith("--")}
     if command[0] == "seedling":
         from seedling.cli.main import app
@@ -221,7 +221,9 @@ def test_each_started_command_exists_with_each_option(where: str, command: list[
         assert all(option in prefect_help()[" ".join(command[1:3])] for option in options), where
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=[f"{one['kind']}-{one['metadata']['name']}" for one in MANIFESTS])
+@pytest.mark.parametrize(
+    "manifest", MANIFESTS, ids=[f"{manifest['kind']}-{manifest['metadata']['name']}" for manifest in MANIFESTS]
+)
 def test_kubernetes_accepts_each_manifest(manifest: dict[str, Any]) -> None:
     """By the schema of the Kubernetes API, strictly, so that an unknown key fails."""
     kubernetes_validate.validate(manifest, "1.31", strict=True)
@@ -235,7 +237,7 @@ def fill_in(template: Any, values: dict[str, Any]) -> Any:
 
 
 def test_the_job_of_the_work_pool_is_a_valid_kubernetes_job() -> None:
-    """With the defaults and with what a worker adds, it mounts the workspaces and runs as no root."""
+    """With the defaults and with the worker's values, it mounts the workspaces and does not run as root."""
     properties = POOL_TEMPLATE["variables"]["properties"]
     defaults = {name: schema["default"] for name, schema in properties.items() if "default" in schema}
     added = {"name": "grow", "env": [{"name": "PREFECT_API_URL", "value": "http://prefect-server:4200/api"}]}
@@ -251,7 +253,7 @@ def test_the_job_of_the_work_pool_is_a_valid_kubernetes_job() -> None:
 
 
 def test_prefects_server_accepts_the_work_pool_template() -> None:
-    """Every variable that the job uses is declared, as the server demands when the pool is created."""
+    """Every variable that the job uses is declared, as the server requires when the pool is created."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.server.schemas.actions import WorkPoolCreate as ServerWorkPoolCreate
 

@@ -1,4 +1,4 @@
-"""The first part of docs/operating.md, "The first night", followed word by word: its commands, its minutes, its clicks."""
+"""The first part of docs/operating.md, "The first night", executed literally: its commands, its minutes, its clicks."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ FIRST_RUN_SECONDS = 900
 def blocks_of(step: str) -> list[str]:
     """The shell blocks of a numbered step of the page."""
     text = PAGE.read_text(encoding="utf-8").split("## The first night")[1].split("\n## ")[0]
-    found = re.search(rf"^### {re.escape(step)}[^\n]*\n(.*?)(?=^### |\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    assert found, step
-    return re.findall(r"^```sh\n(.*?)^```", found[1], flags=re.MULTILINE | re.DOTALL)
+    section = re.search(rf"^### {re.escape(step)}[^\n]*\n(.*?)(?=^### |\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    assert section, step
+    return re.findall(r"^```sh\n(.*?)^```", section[1], flags=re.MULTILINE | re.DOTALL)
 
 
 @contextmanager
@@ -84,8 +84,10 @@ def scheduled_runs(server: Service, state: str, after: str = "") -> list[dict[st
     ]
 
 
-def test_the_first_night_happens_as_the_page_says(environment: dict[str, str], tmp_path: Path) -> None:
-    """Two runs by the clock, the report from the run's page, a message of the bad batch, and a run that passes once it is fixed."""
+def test_the_first_night_of_the_page_works(environment: dict[str, str], tmp_path: Path) -> None:
+    """Two scheduled runs, the report from the run's page, a message about the bad batch, and a run that passes once it
+    is fixed.
+    """
     api = environment.pop("PREFECT_API_URL_OF_THE_TEST")
     server = Service([], tmp_path / "unused.log", lambda: True, {**environment, "PREFECT_API_URL": api})
     notify, listener = blocks_of("4.")

@@ -1,4 +1,4 @@
-"""Whole lines, slow: Prefect and DVC give the same bytes, a kill costs nothing, two runs compare."""
+"""Whole pipelines, slow: Prefect and DVC give the same bytes, a kill loses no finished work, two runs can be compared."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ MADE = (
 
 
 def call(workspace: Path, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """A command as a user types it, with the environment's programs first in the path."""
+    """Run a command as a user types it, with the environment's programs first in PATH."""
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     done = subprocess.run(
-        [str(one) for one in arguments],
+        [str(argument) for argument in arguments],
         cwd=workspace,
         env=env,
         capture_output=True,
@@ -50,13 +50,13 @@ def call(workspace: Path, *arguments: object, check: bool = True) -> subprocess.
 
 
 def contents(workspace: Path) -> dict[str, bytes]:
-    """Everything that the line made, by path."""
-    found = {}
+    """Every file that the pipeline wrote, by path."""
+    content_by_path = {}
     for name in MADE:
         top = workspace / name
-        for path in [top] if top.is_file() else sorted(one for one in top.rglob("*") if one.is_file()):
-            found[path.relative_to(workspace).as_posix()] = path.read_bytes()
-    return found
+        for path in [top] if top.is_file() else sorted(file for file in top.rglob("*") if file.is_file()):
+            content_by_path[path.relative_to(workspace).as_posix()] = path.read_bytes()
+    return content_by_path
 
 
 def keep_few_digits(data: Path) -> None:
@@ -105,36 +105,38 @@ def test_prefect_and_dvc_give_the_same_bytes_of_a_small_workspace(finished_copy:
 @pytest.mark.usefixtures("shared_prefect")
 @pytest.mark.parametrize("name", ["digits", "intents"])
 def test_prefect_and_dvc_give_the_same_bytes(example: Callable[[str], Path], name: str) -> None:
-    """`seedling run` in one copy, `dvc repro` in another; then neither has anything left to do in either."""
-    flow = example(name)
-    set_params(flow, {"effort": "quick", "evaluate.robustness_rows": 10, **LEARNERS[name]})
+    """`seedling run` in one copy, `dvc repro` in another; afterwards both are up to date in either."""
+    prefect_folder = example(name)
+    set_params(prefect_folder, {"effort": "quick", "evaluate.robustness_rows": 10, **LEARNERS[name]})
     if name == "digits":
-        keep_few_digits(flow / "data")
-    alone = flow.with_name(f"{name}-dvc")
-    shutil.copytree(flow, alone)
-    call(flow, "seedling", "run")
-    call(alone, "dvc", "repro")
-    one, other = contents(flow), contents(alone)
-    assert one.keys() == other.keys()
-    assert [path for path in one if one[path] != other[path]] in ([], ["dvc.lock"])
-    locks = [YAML(typ="safe").load(content["dvc.lock"]) for content in (one, other)]
+        keep_few_digits(prefect_folder / "data")
+    dvc_folder = prefect_folder.with_name(f"{name}-dvc")
+    shutil.copytree(prefect_folder, dvc_folder)
+    call(prefect_folder, "seedling", "run")
+    call(dvc_folder, "dvc", "repro")
+    by_prefect, by_dvc = contents(prefect_folder), contents(dvc_folder)
+    assert by_prefect.keys() == by_dvc.keys()
+    assert [path for path in by_prefect if by_prefect[path] != by_dvc[path]] in ([], ["dvc.lock"])
+    locks = [YAML(typ="safe").load(content["dvc.lock"]) for content in (by_prefect, by_dvc)]
     assert locks[0] == locks[1], "the same entries; DVC writes them in the order in which stages end"
-    for place in (flow, alone):
-        assert "up to date" in call(place, "dvc", "status").stdout
-    assert "Data and pipelines are up to date" in call(flow, "dvc", "repro").stdout
-    assert "+ " not in call(alone, "seedling", "run").stdout
-    metrics = json.loads((flow / "reports/evaluation.json").read_text())
+    for folder in (prefect_folder, dvc_folder):
+        assert "up to date" in call(folder, "dvc", "status").stdout
+    assert "Data and pipelines are up to date" in call(prefect_folder, "dvc", "repro").stdout
+    assert "+ " not in call(dvc_folder, "seedling", "run").stdout
+    metrics = json.loads((prefect_folder / "reports/evaluation.json").read_text())
     assert metrics["test"]["accuracy"]["value"] > {"digits": 0.7, "intents": 0.4}[name]  # chance: 0.1 and 0.125
-    page = flow / "reports/report.html"
+    page = prefect_folder / "reports/report.html"
     assert page.stat().st_size < 5e6
     assert "given by rules or models, not by people" in page.read_text(encoding="utf-8")
-    scraped = json.loads((flow / "generations/scrape/manifest.json").read_text())
-    assert any(one["label_source"] == "weak:tag" for one in scraped["counts"])
+    scraped = json.loads((prefect_folder / "generations/scrape/manifest.json").read_text())
+    assert any(count["label_source"] == "weak:tag" for count in scraped["counts"])
 
 
 @pytest.mark.soak
-def test_a_kill_in_any_stage_costs_that_stage_alone(workspace: Path, tmp_path: Path) -> None:
-    """Killed while it trains, the next run keeps what was finished and ends with the bytes of an unbroken one."""
+def test_a_kill_in_any_stage_repeats_that_stage_alone(workspace: Path, tmp_path: Path) -> None:
+    """After a kill during training, the next run keeps what was finished and ends with the bytes of an uninterrupted
+    run.
+    """
     unbroken = tmp_path / "unbroken"
     shutil.copytree(workspace, unbroken)
     call(unbroken, "seedling", "run")
@@ -156,8 +158,8 @@ def test_a_kill_in_any_stage_costs_that_stage_alone(workspace: Path, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shared_prefect")
-def test_two_runs_compare_and_a_row_tells_its_story(finished_copy: Path) -> None:
-    """By run name and as the workspace; the experiment is one for DVC too."""
+def test_two_runs_compare_and_why_explains_a_row(finished_copy: Path) -> None:
+    """By run name and against the workspace; the run is an experiment of DVC too."""
     workspace = finished_copy
     (run,) = (workspace / ".seedling/runs").glob("*.json")
     set_value(workspace, ["augment", "augmentations_per_row"], 0)
@@ -172,24 +174,26 @@ def test_two_runs_compare_and_a_row_tells_its_story(finished_copy: Path) -> None
     assert run.stem in call(workspace, "dvc", "exp", "list", "--all").stdout
     predictions = pd.read_parquet(workspace / "reports/predictions.parquet")
     row = predictions.iloc[0]
-    told = call(workspace, "seedling", "why", row["id"]).stdout
-    assert row["origin"] in told
-    assert f"label '{row['label']}', predicted '{row['predicted']}'" in told
+    explanation = call(workspace, "seedling", "why", row["id"]).stdout
+    assert row["origin"] in explanation
+    assert f"label '{row['label']}', predicted '{row['predicted']}'" in explanation
     trained = call(workspace, "seedling", "why", "labeled/disc/0.png").stdout
     assert "learned from it" in trained
     assert call(workspace, "seedling", "compare", "nowhere", check=False).returncode == 2
 
 
 @pytest.mark.slow
-def test_a_workspace_without_pool_and_test_says_so(tmp_path: Path, make_images: Callable[..., Path]) -> None:
+def test_a_workspace_without_pool_and_test_split_reports_it(tmp_path: Path, make_images: Callable[..., Path]) -> None:
     """Cross-validation alone, and no round after the first."""
     from seedling.init.create import make_workspace
 
-    made = shorten_runs(make_workspace(tmp_path / "few", make_images(pool=0, test=0), "image"), pseudo_label__rounds=1)
-    run_all_stages(made)
-    evaluation = read_evaluation(made / "reports")
+    workspace = shorten_runs(
+        make_workspace(tmp_path / "few", make_images(pool=0, test=0), "image"), pseudo_label__rounds=1
+    )
+    run_all_stages(workspace)
+    evaluation = read_evaluation(workspace / "reports")
     assert evaluation is not None
     assert "no test split" in headline(evaluation)  # the last line of `seedling run`
     assert evaluation.test is None
     assert evaluation.accepted_round == 0
-    assert "There is no test split" in (made / "reports/report.html").read_text()
+    assert "There is no test split" in (workspace / "reports/report.html").read_text()

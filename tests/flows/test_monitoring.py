@@ -1,4 +1,6 @@
-"""Names of runs, messages to a webhook, the page server and the page store, each against the real thing on loopback."""
+"""Names of runs, messages to a webhook, the page server and the page store, each with real servers on the loopback
+interface.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def params(**extra: Any) -> NotifyParams:
 
 
 def test_a_run_is_named_by_workspace_time_and_what_changed() -> None:
-    """Files more, files changed, params by name, gates; the first run and a run with nothing new say so."""
+    """Added files, changed files, params by name, gates; the first run and a run with nothing new have names of their
+    own.
+    """
     inputs = RunInputs("a", 10, {"train": {"steps": 5}}, "g")
     before = RunRecord(name="earlier", ended="2026-11-27T18:03:00+00:00", inputs=inputs)
     now = RunInputs("b", 22, {"train": {"steps": 5}}, "g")
@@ -65,14 +69,14 @@ def test_a_run_is_named_by_workspace_time_and_what_changed() -> None:
     assert what_changed(notified, before) == ""
 
 
-def test_artifact_keys_are_what_prefect_takes() -> None:
-    """Lower case, digits and dashes, whatever the workspace is called."""
+def test_artifact_keys_are_valid_for_prefect() -> None:
+    """Lower case, digits and dashes, for any name of the workspace."""
     assert artifact_key(Path("/w/My Flowers_2"), "pseudo_label@1", "gate") == "my-flowers-2-pseudo-label-1-gate"
     assert artifact_key(Path("/w/花"), "result") == "workspace-result"
 
 
-def test_a_run_is_rejected_where_its_last_compared_round_is() -> None:
-    """Skipped rounds after it do not count."""
+def test_a_run_is_rejected_if_its_last_compared_round_is() -> None:
+    """Skipped rounds after it have no effect."""
     outcomes = [
         Outcome("train@0", "done", 1.0, StageSummary(note="accepted: the start")),
         Outcome("train@1", "done", 1.0, StageSummary(note="rejected: accuracy -9 points")),
@@ -84,7 +88,7 @@ def test_a_run_is_rejected_where_its_last_compared_round_is() -> None:
 
 
 def test_drift_reviews_and_failed_gates_are_events() -> None:
-    """A comparison with the rows before that is not met, more likely label errors than before, and a gate that failed."""
+    """A failed comparison with the previous rows, more likely label errors than before, and a failed gate."""
     drifting = Check(
         expectation="expect_column_min_to_be_between",
         arguments={"column": "drift_p_value", "min_value": 0.01},
@@ -116,8 +120,8 @@ def test_a_webhook_receives_the_message(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert part in body["text"]
 
 
-def test_a_template_of_ones_own_is_rendered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In a sandbox; a template with an error is told of and nothing is sent."""
+def test_a_template_of_the_user_is_rendered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is rendered in a sandbox; a template with an error is reported and nothing is sent."""
     with webhook() as (address, received):
         monkeypatch.setenv(VARIABLE, address)
         template = "{{ workspace|upper }} {{ kind }}: {{ details.failed|length }}"
@@ -132,7 +136,7 @@ def test_a_template_of_ones_own_is_rendered(monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.mark.slow
 def test_a_delivery_is_tried_again_after_a_server_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """503, then 200: it arrived. 404: no second try, and the problem is told without the secret address."""
+    """503, then 200: delivered. 404: no second try, and the problem is reported without the secret address."""
     with webhook([503, 200]) as (address, received):
         monkeypatch.setenv(VARIABLE, address)
         assert notify(tmp_path, params(allow_private=True), [GATE_EVENT], CONTEXT) == []
@@ -144,8 +148,8 @@ def test_a_delivery_is_tried_again_after_a_server_error(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_an_unreachable_webhook_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody listens, nobody answers in time, an address that is none, no variable: each is told, none raises, none hangs."""
+def test_an_unreachable_webhook_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No listener, a time-out, an invalid address, a missing variable: each is reported, none raises, none hangs."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/secret"
@@ -165,7 +169,7 @@ def test_an_unreachable_webhook_ends_in_a_sentence(monkeypatch: pytest.MonkeyPat
 
 
 def test_private_addresses_need_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without `allow_private` nothing reaches loopback, whatever the host is called."""
+    """Without `allow_private` no request reaches the loopback interface, whatever the host name."""
     with webhook() as (address, received):
         for host in ("127.0.0.1", "localhost"):
             monkeypatch.setenv(VARIABLE, address.replace("127.0.0.1", host))
@@ -188,18 +192,18 @@ def test_params_refuse_a_webhook_that_is_written_out(workspace: Path) -> None:
 
 @pytest.fixture
 def pages(tmp_path: Path) -> Path:
-    """A workspace with a report, a secret beside it, and links that lead out of reports/."""
-    place = tmp_path / "My Flowers"
-    (place / "reports" / "plots").mkdir(parents=True)
-    (place / "params.yaml").write_text("modality: image\n", encoding="utf-8")
-    (place / "secret.txt").write_text("secret", encoding="utf-8")
-    (place / "reports" / "report.html").write_text("<h1>the report</h1>", encoding="utf-8")
-    (place / "reports" / ".hidden").write_text("secret", encoding="utf-8")
-    (place / "reports" / "plots" / "recall.csv").write_text("class,recall\n", encoding="utf-8")
-    (place / "reports" / "link.txt").symlink_to(place / "secret.txt")
-    (place / "reports" / "out").symlink_to(place)
-    os.mkfifo(place / "reports" / "pipe")
-    return place
+    """A workspace with a report, a secret next to it, and links that lead out of reports/."""
+    workspace = tmp_path / "My Flowers"
+    (workspace / "reports" / "plots").mkdir(parents=True)
+    (workspace / "params.yaml").write_text("modality: image\n", encoding="utf-8")
+    (workspace / "secret.txt").write_text("secret", encoding="utf-8")
+    (workspace / "reports" / "report.html").write_text("<h1>the report</h1>", encoding="utf-8")
+    (workspace / "reports" / ".hidden").write_text("secret", encoding="utf-8")
+    (workspace / "reports" / "plots" / "recall.csv").write_text("class,recall\n", encoding="utf-8")
+    (workspace / "reports" / "link.txt").symlink_to(workspace / "secret.txt")
+    (workspace / "reports" / "out").symlink_to(workspace)
+    os.mkfifo(workspace / "reports" / "pipe")
+    return workspace
 
 
 @pytest.fixture
@@ -212,7 +216,7 @@ def served(pages: Path) -> Iterator[str]:
 
 
 def test_the_page_server_serves_pages(served: str, pages: Path) -> None:
-    """The index leads to the workspace, that to its pages; files below reports/ are there, with a type."""
+    """The index links to the workspace, and that to its pages; files below reports/ are served with their types."""
     with httpx.Client(base_url=served) as client:
         assert 'href="my-flowers/report.html"' in client.get("/").text
         assert 'href="report.html"' in client.get("/my-flowers/").text
@@ -250,7 +254,7 @@ def test_the_page_server_serves_pages(served: str, pages: Path) -> None:
     ],
 )
 def test_the_page_server_serves_nothing_else(served: str, path: str) -> None:
-    """No way out of reports/, no link, no hidden file, no listing of a folder; the path goes over the wire as it is."""
+    """No way out of reports/, no link, no hidden file, no folder listing; the path is sent unnormalized."""
     host, port = served.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
@@ -262,7 +266,7 @@ def test_the_page_server_serves_nothing_else(served: str, path: str) -> None:
 
 
 def test_links_end_with_the_server(pages: Path) -> None:
-    """Another server on the port is not taken for it, and where none is known there is no link."""
+    """Another server on the port is not mistaken for it, and without a known server there is no link."""
     server = ReportServer([pages], "127.0.0.1", 0)
     server.start()
     assert running_server_url(pages) == f"{server.url}/my-flowers"
@@ -276,14 +280,16 @@ def test_links_end_with_the_server(pages: Path) -> None:
         ReportServer([pages / "reports"], "127.0.0.1", 0)
 
 
-def test_a_taken_port_is_said(served: str, pages: Path) -> None:
-    """With the remedy."""
+def test_a_port_in_use_is_reported(served: str, pages: Path) -> None:
+    """The error names the fix."""
     with pytest.raises(InputError, match="choose another --port"):
         ReportServer([pages], "127.0.0.1", int(served.rsplit(":", 1)[1]))
 
 
-def test_a_schedule_serves_its_pages_also_where_its_port_is_taken(served: str, pages: Path, tmp_path: Path) -> None:
-    """A workspace that is served already keeps its address; another one on the same port gets a free one; base_url wins."""
+def test_a_schedule_serves_its_pages_also_if_its_port_is_in_use(served: str, pages: Path, tmp_path: Path) -> None:
+    """A workspace that is served already keeps its address; another one on the same port gets a free one; base_url
+    takes precedence.
+    """
     port = int(served.rsplit(":", 1)[1])
     assert serve_reports_beside(pages, ReportsParams(), "127.0.0.1", port) == f"{served}/my-flowers"
     other = tmp_path / "birds"
@@ -296,8 +302,8 @@ def test_a_schedule_serves_its_pages_also_where_its_port_is_taken(served: str, p
     assert serve_reports_beside(other, ReportsParams(base_url="https://reports.example.org"), "127.0.0.1", 0) is None
 
 
-def test_the_base_url_of_params_is_what_links_begin_with(pages: Path) -> None:
-    """It is laid out as serve-reports and the store are; what is not an http address is refused."""
+def test_links_begin_with_the_base_url_of_params(pages: Path) -> None:
+    """It has the layout of serve-reports and of the store; an address other than http is refused."""
     reports = ReportsParams(base_url="https://reports.example.org/seedling/")
     assert page_links(pages, reports) == {"Report": "https://reports.example.org/seedling/my-flowers/report.html"}
     with pytest.raises(ValueError, match="not an http or https address"):
@@ -306,7 +312,7 @@ def test_the_base_url_of_params_is_what_links_begin_with(pages: Path) -> None:
 
 @pytest.mark.slow
 def test_pages_are_copied_to_s3(pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A browser gets them from the bucket as pages; a kind of store that is not known is told with a remedy."""
+    """A browser displays them from the bucket; an unknown kind of store is an error that names the fix."""
     import boto3
     from moto.server import ThreadedMotoServer
 

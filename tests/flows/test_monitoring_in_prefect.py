@@ -1,6 +1,6 @@
-"""What a person who watches Prefect's UI gets: names, tags, numbers over time, links that open, events, one sentence per failure.
+"""Monitoring in Prefect's UI: names, tags, trends, links that open, events, and one sentence per failure.
 
-One real server and one workspace for all of them: a first run, a run with more data, a run that a gate stops.
+One real server and one workspace for all tests: a first run, a run with more data, and a run that a gate stops.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RUN_TIMEOUT_SECONDS = 900
 
 @dataclass
 class Watched:
-    """A workspace that was run three times on a server, and what a webhook received meanwhile."""
+    """A workspace that was run three times on a server, and the requests that a webhook received."""
 
     workspace: Path
     api: str
@@ -50,18 +50,18 @@ class Watched:
     failed_output: str
 
     def runs(self) -> list[dict[str, Any]]:
-        """The flow runs, the oldest first."""
+        """The flow runs, oldest first."""
         runs: list[dict[str, Any]] = post(self.api, "flow_runs/filter", {"sort": "START_TIME_ASC"})
         return runs
 
     def artifacts(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """The run's artifacts by key."""
-        wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
-        return {found["key"]: found for found in post(self.api, "artifacts/filter", wanted)}
+        """The artifacts of the run by key."""
+        run_filter = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+        return {artifact["key"]: artifact for artifact in post(self.api, "artifacts/filter", run_filter)}
 
 
 def wait_for(check: Callable[[], Any]) -> Any:
-    """What `check` gives as soon as it gives anything."""
+    """Poll `check` and return its first true result."""
     give_up = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < give_up:
         try:
@@ -74,7 +74,7 @@ def wait_for(check: Callable[[], Any]) -> Any:
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -82,7 +82,7 @@ def free_port() -> int:
 
 @contextmanager
 def process(command: list[str], env: dict[str, str], log: Path) -> Iterator[None]:
-    """The command in a session of its own, ended with the block."""
+    """Run the command in a session of its own within the block."""
     with log.open("w") as file:
         started = subprocess.Popen(command, env=env, stdout=file, stderr=file, start_new_session=True)
     try:
@@ -106,7 +106,7 @@ def write_images(folder: Path, names: str, count: int, rng: np.random.Generator)
 
 
 def make_watched_workspace(folder: Path) -> Path:
-    """A small workspace called flowers, whose webhook is told of failed gates."""
+    """A small workspace called flowers, whose webhook receives failed gates."""
     from seedling.init.create import make_workspace
 
     rng = np.random.default_rng(7)
@@ -119,7 +119,7 @@ def make_watched_workspace(folder: Path) -> Path:
 
 
 def create_automation(folder: Path, env: dict[str, str], address: str) -> None:
-    """deploy/automations.yaml with a notification block that posts to the address."""
+    """Apply deploy/automations.yaml with a notification block that posts to the address."""
     code = (
         "from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block\n"
         f"block = Block(name='ops', url={address + 'automation'!r}, json_data={{'text': '{{{{body}}}}', 'subject': '{{{{subject}}}}'}})\n"
@@ -136,7 +136,9 @@ def create_automation(folder: Path, env: dict[str, str], address: str) -> None:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """Three runs on a real server while `seedling serve-reports` listens at every address: first, more data, a failed gate."""
+    """Three runs on a real server while `seedling serve-reports` listens on all interfaces: a first run, more data, a
+    failed gate.
+    """
     folder, port, pages_port = tmp_path_factory.mktemp("watched"), free_port(), free_port()
     workspace, api = make_watched_workspace(folder), f"http://127.0.0.1:{port}/api"
     server_env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PREFECT_HOME": str(folder / "home")}
@@ -163,7 +165,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 @contextmanager
 def chromium(*, only_loopback: bool = False) -> Iterator[Any]:
-    """A page in Debian's Chromium; only_loopback: every other request is cut, and fails the test."""
+    """A page in Debian's Chromium. With only_loopback, every other request is blocked and fails the test."""
     from playwright.sync_api import sync_playwright
 
     path = shutil.which("chromium")
@@ -188,8 +190,8 @@ def chromium(*, only_loopback: bool = False) -> Iterator[Any]:
         assert outside == []
 
 
-def test_runs_are_named_and_tagged_by_what_they_did(watched: Watched) -> None:
-    """Workspace, date and time, what changed; workspace, effort and outcome as tags."""
+def test_runs_have_names_and_tags_that_describe_them(watched: Watched) -> None:
+    """The name has the workspace, the time, and what changed; the tags have the workspace, the effort and the outcome."""
     first, second, failed = watched.runs()
     assert [run["name"][len("flowers 2026-11-28 18:03 ") :] for run in (first, second, failed)] == [
         "first run",
@@ -205,8 +207,10 @@ def test_runs_are_named_and_tagged_by_what_they_did(watched: Watched) -> None:
     ]
 
 
-def test_each_stage_is_a_task_and_each_round_a_line_of_an_artifact(watched: Watched) -> None:
-    """By the API, of the first run: the tasks in the order of the pipeline, and the artifacts of stages, gates and rounds."""
+def test_each_stage_is_a_task_and_each_round_a_row_of_an_artifact(watched: Watched) -> None:
+    """In the API, the first run has its tasks in the order of the pipeline, and the artifacts of stages, gates and
+    rounds.
+    """
     run = watched.runs()[0]
     assert run["state"]["type"] == "COMPLETED"
     of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
@@ -219,12 +223,12 @@ def test_each_stage_is_a_task_and_each_round_a_line_of_an_artifact(watched: Watc
     keys = {"run", "rounds", "metrics", "scrape-rows", "scrape-gate", "train-0-rows", "evaluate-gate", "result"}
     assert watched.artifacts(run).keys() >= {f"flowers-{key}" for key in keys}
     artifacts = post(watched.api, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
-    lines = sorted(len(json.loads(one["data"])) for one in artifacts if one["key"] == "flowers-rounds")
+    lines = sorted(len(json.loads(artifact["data"])) for artifact in artifacts if artifact["key"] == "flowers-rounds")
     assert (lines[0], lines[-1]) == (1, 2)  # after round 0, and after round 1
 
 
-def test_the_ui_shows_the_run_and_the_report_answers_clicks(watched: Watched) -> None:
-    """In Chromium on the first run's own page, and on the report as a file."""
+def test_the_ui_shows_the_run_and_the_report_is_interactive(watched: Watched) -> None:
+    """In Chromium, on the page of the first run, and on the report as a file."""
     from playwright.sync_api import expect
 
     run = watched.runs()[0]
@@ -249,8 +253,8 @@ def test_the_ui_shows_the_run_and_the_report_answers_clicks(watched: Watched) ->
         assert problems == []
 
 
-def test_artifacts_carry_the_workspaces_name_and_numbers_over_time(watched: Watched) -> None:
-    """The metrics table has a line per run; the result has the trend, a chart, stages and gates."""
+def test_artifacts_have_the_workspaces_name_and_trends(watched: Watched) -> None:
+    """The metrics table has a row per run; the result has the trend, a chart, stages and gates."""
     _, second, failed = watched.runs()
     artifacts = watched.artifacts(second)
     assert all(key.startswith("flowers-") for key in artifacts)
@@ -267,8 +271,8 @@ def test_artifacts_carry_the_workspaces_name_and_numbers_over_time(watched: Watc
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", socket.gethostname()])
-def test_links_in_the_ui_open_by_a_click(watched: Watched, host: str) -> None:
-    """In Chromium, on the artifact's page, by the loopback address and by the machine's own name; the chart is drawn."""
+def test_links_in_the_ui_open(watched: Watched, host: str) -> None:
+    """In Chromium, on the artifact's page, by the loopback address and by the machine's name; the chart is displayed."""
     from playwright.sync_api import expect
 
     artifact = watched.artifacts(watched.runs()[1])["flowers-result"]
@@ -289,15 +293,18 @@ def test_links_in_the_ui_open_by_a_click(watched: Watched, host: str) -> None:
             assert opened.url.endswith(f"/flowers/{title.lower()}.html") and opened.url.startswith("http://")
 
 
-def test_a_failed_gate_is_one_sentence(watched: Watched) -> None:
-    """The run and the stage are Failed with the gate's sentence, one error is logged without a traceback, the command says all."""
+def test_a_failed_gate_is_reported_in_one_sentence(watched: Watched) -> None:
+    """The run and the stage have the state Failed with the gate's sentence.
+
+    One error is logged without a traceback; the command prints all details.
+    """
     failed = watched.runs()[2]
     sentence = failed["state"]["message"]
     assert failed["state"]["type"] == "FAILED"
     assert sentence.startswith("The gate of stage 'validate' failed: expect_column_values_to_be_between (width)")
     assert "\n" not in sentence and "quarantine/validate-" in sentence and len(sentence) < 700
-    wanted = {"flow_runs": {"id": {"any_": [failed["id"]]}}}
-    states = {task["name"]: task["state"] for task in post(watched.api, "task_runs/filter", wanted)}
+    task_filter = {"flow_runs": {"id": {"any_": [failed["id"]]}}}
+    states = {task["name"]: task["state"] for task in post(watched.api, "task_runs/filter", task_filter)}
     assert states["validate"]["type"] == "FAILED" and states["validate"]["message"] == sentence
 
     def messages() -> list[dict[str, Any]]:
@@ -314,12 +321,12 @@ def test_a_failed_gate_is_one_sentence(watched: Watched) -> None:
 
 
 def test_events_reach_prefect_the_webhook_and_an_automation(watched: Watched) -> None:
-    """A failed gate is an event of the workspace; the webhook of params.yaml and the example automation both tell of it."""
+    """A failed gate is an event of the workspace; the webhook in params.yaml and the example automation both report it."""
 
     def event() -> Any:
-        wanted = {"filter": {"event": {"prefix": ["seedling."]}}}
-        found = post(watched.api, "events/filter", wanted)["events"]
-        return [one for one in found if one["event"] == "seedling.gate.failed"]
+        event_filter = {"filter": {"event": {"prefix": ["seedling."]}}}
+        events = post(watched.api, "events/filter", event_filter)["events"]
+        return [event_record for event_record in events if event_record["event"] == "seedling.gate.failed"]
 
     (failed,) = wait_for(event)
     assert failed["resource"]["prefect.resource.id"] == "seedling.workspace.flowers"
@@ -332,7 +339,7 @@ def test_events_reach_prefect_the_webhook_and_an_automation(watched: Watched) ->
 
 
 def test_pages_are_complete_without_a_network(watched: Watched) -> None:
-    """Gates, history, report and data page: nothing but loopback is asked for, and the gates' page shows what failed."""
+    """Gates, history, report and data page request only loopback addresses, and the gates' page shows the failure."""
     from playwright.sync_api import expect
 
     with chromium(only_loopback=True) as page:

@@ -1,4 +1,4 @@
-"""The folds of a round that takes long are tasks of a real Prefect server."""
+"""The folds of a long round are tasks of a real Prefect server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ pytestmark = pytest.mark.soak
 
 
 def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(shared_prefect: str, workspace: Path) -> None:
-    """A network of 100 steps is predicted to take long: its five folds are in Prefect's record, and the bytes are as without."""
+    """A network with 100 steps has a long predicted run time: its five folds are in Prefect's database, and the bytes
+    are the same as without.
+    """
     workspace = workspace.rename(workspace.with_name("folds"))  # the name of its flow runs begins with it
     params = {"train__candidates": ["network"], "train__steps": 100, "train__budget_seconds": 1000.0}
     shorten_runs(workspace, **params, augment__augmentations_per_row=1, synthesize__mixup=None)
@@ -26,6 +28,6 @@ def test_the_folds_of_a_long_round_are_tasks_on_the_flows_task_runner(shared_pre
     tasks = post(shared_prefect, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
     folds = sorted(task["name"] for task in tasks if task["name"].startswith("fold"))
     assert folds == [f"fold {number}" for number in range(5)]
-    made = digest(workspace / "models/0")
+    digest_before = digest(workspace / "models/0")
     subprocess.run([sys.executable, "-m", "seedling.runner", "train@0"], cwd=workspace, check=True, timeout=600)
-    assert digest(workspace / "models/0") == made
+    assert digest(workspace / "models/0") == digest_before

@@ -343,7 +343,9 @@ def test_a_scheduled_run_is_suspended_replaced_and_resumed(
     request = f"deployments/{deployment['id']}/create_flow_run"
     post(api, request, {"state": {"type": "SCHEDULED"}})
     first = paused_run(api, workspace, output)
-    wait_for(lambda: not [one for one in processes(environment) if "prefect.engine" in command_line(one)], 60)
+    wait_for(
+        lambda: not [process for process in processes(environment) if "prefect.engine" in command_line(process)], 60
+    )
     (time_out,) = time_out_runs(api, workspace)
     post(api, request, {"state": {"type": "SCHEDULED"}})
     wait_for(lambda: state_of(api, first)["type"] == "CANCELLED", SECONDS, output.read_text)

@@ -1,4 +1,4 @@
-"""Prefect's temporary server: it dies and is started again, it cannot start, it is not needed, proxies are set."""
+"""Prefect's temporary server is killed and restarted, cannot start, is not needed, or runs with proxies set."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ def run(workspace: Path, environment: dict[str, str]) -> subprocess.CompletedPro
 
 def server_of(environment: dict[str, str]) -> psutil.Process | None:
     """The Prefect server among the environment's processes."""
-    return next((one for one in processes(environment) if "seedling.flows.server_process" in one.cmdline()), None)
+    return next(
+        (process for process in processes(environment) if "seedling.flows.server_process" in process.cmdline()), None
+    )
 
 
 @pytest.mark.soak
-def test_a_run_goes_on_when_its_server_is_killed(finished_copy: Path, tmp_path: Path) -> None:
-    """The server is killed with 9 in the middle of the run: it is started again, which is stated, and the run completes."""
+def test_a_run_continues_when_its_server_is_killed(finished_copy: Path, tmp_path: Path) -> None:
+    """After SIGKILL in the middle of the run the server is restarted, this is reported, and the run completes."""
     set_value(finished_copy, ["seed"], 1)  # so that there is something to do
     set_value(finished_copy, ["train", "candidates"], ["logistic_regression"])
     environment = own_environment(tmp_path)
@@ -53,8 +55,8 @@ def test_a_run_goes_on_when_its_server_is_killed(finished_copy: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_run_works_where_proxies_are_set_and_its_history_stays(finished_copy: Path, tmp_path: Path) -> None:
-    """A proxy that nothing listens on is not asked for the server on loopback; the run is in PREFECT_HOME's database."""
+def test_a_run_works_with_proxies_set_and_keeps_its_history(finished_copy: Path, tmp_path: Path) -> None:
+    """A dead proxy is not used for the server on the loopback interface; the run is in PREFECT_HOME's database."""
     proxy = f"http://127.0.0.1:{free_port()}"
     proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"), proxy)
     environment = own_environment(tmp_path, **proxies, NO_PROXY="intranet.example")
@@ -66,11 +68,11 @@ def test_a_run_works_where_proxies_are_set_and_its_history_stays(finished_copy: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["below a file", "in /proc"])
-def test_a_prefect_home_that_cannot_be_written_is_one_sentence(workspace: Path, tmp_path: Path, place: str) -> None:
-    """Exit code 2, with the folder and the remedy, and no traceback."""
+@pytest.mark.parametrize("location", ["below a file", "in /proc"])
+def test_a_read_only_prefect_home_is_reported_in_one_sentence(workspace: Path, tmp_path: Path, location: str) -> None:
+    """Exit code 2, with the folder and the fix, and no traceback."""
     (tmp_path / "file").touch()
-    home = tmp_path / "file" / "prefect" if place == "below a file" else Path("/proc/prefect")
+    home = tmp_path / "file" / "prefect" if location == "below a file" else Path("/proc/prefect")
     done = run(workspace, own_environment(tmp_path, PREFECT_HOME=str(home)))
     assert done.returncode == 2
     assert f"Prefect's folder {home} is not writable" in done.stderr
@@ -79,8 +81,8 @@ def test_a_prefect_home_that_cannot_be_written_is_one_sentence(workspace: Path, 
 
 
 @pytest.mark.slow
-def test_a_dead_api_is_one_sentence(workspace: Path, tmp_path: Path) -> None:
-    """PREFECT_API_URL names a port that nobody listens on: exit code 2 within seconds, with the address and the remedy."""
+def test_a_dead_api_is_reported_in_one_sentence(workspace: Path, tmp_path: Path) -> None:
+    """If PREFECT_API_URL has a port without a listener: exit code 2 within seconds, with the address and the fix."""
     url = f"http://127.0.0.1:{free_port()}/api"
     began = time.monotonic()
     done = run(workspace, own_environment(tmp_path, PREFECT_API_URL=url))
@@ -92,7 +94,7 @@ def test_a_dead_api_is_one_sentence(workspace: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_cannot_start_is_one_sentence_with_its_log(workspace: Path, tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_reported_in_one_sentence_with_its_log(workspace: Path, tmp_path: Path) -> None:
     """A database that cannot be opened: exit code 2, the log's path, no traceback, no process."""
     database = "sqlite+aiosqlite:////dev/null/prefect.db"
     environment = own_environment(tmp_path, PREFECT_API_DATABASE_CONNECTION_URL=database)
@@ -119,7 +121,9 @@ def test_a_server_that_is_too_slow_leaves_no_process(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_servers_of_two_runs_can_make_a_new_database_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_of_two_runs_can_create_a_database_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both start on an empty PREFECT_HOME at the same moment, and both answer."""
     environment = own_environment(tmp_path)
     for name, value in environment.items():
@@ -138,7 +142,7 @@ def test_servers_of_two_runs_can_make_a_new_database_together(tmp_path: Path, mo
 
 @pytest.mark.slow
 def test_the_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
-    """Killed with 9 as soon as the server's process is there, which is before it answers, and once it answers."""
+    """After SIGKILL of the parent before the server answers, and once it answers."""
     environment = own_environment(tmp_path)
     code = (
         "import sys, time; from pathlib import Path; from seedling.flows.temporary_server import PrefectServer;"

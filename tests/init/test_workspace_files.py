@@ -55,8 +55,8 @@ def few_images(make_images: Callable[..., Path]) -> Path:
 
 
 @pytest.mark.slow
-def test_a_users_global_gitignore_keeps_no_file_out_of_the_first_commit(few_images: Path, tmp_path: Path) -> None:
-    """With *.yaml, *.md, *.dvc and more in it, every file is committed; dvc.lock and the answers of reviewers will be."""
+def test_a_global_gitignore_excludes_no_file_from_the_first_commit(few_images: Path, tmp_path: Path) -> None:
+    """With *.yaml, *.md, *.dvc and more in it, every file is committed; dvc.lock and review answers are not ignored."""
     ignore = tmp_path / "home/.config/git/ignore"
     ignore.parent.mkdir(parents=True)
     ignore.write_text("*.yaml\n*.md\n*.dvc\n*.lock\n*.jsonl\n.dvc*\n.git*\n")
@@ -71,7 +71,7 @@ def test_a_users_global_gitignore_keeps_no_file_out_of_the_first_commit(few_imag
 
 
 @pytest.mark.slow
-def test_init_within_a_git_hook_leaves_the_hooks_repository_alone(few_images: Path, tmp_path: Path) -> None:
+def test_init_within_a_git_hook_does_not_change_the_hooks_repository(few_images: Path, tmp_path: Path) -> None:
     """Git sets GIT_DIR and GIT_INDEX_FILE for its hooks; the workspace's files go into its own repository."""
     other = tmp_path / "other"
     other.mkdir()
@@ -86,15 +86,15 @@ def test_init_within_a_git_hook_leaves_the_hooks_repository_alone(few_images: Pa
 def test_the_deployment_of_the_repository_is_the_template_of_every_workspace() -> None:
     """Both name the flow by its installed module and skip a run that is due while another one goes on."""
     template = (PROJECT / "seedling/init/workspace_files/prefect.yaml.template").read_text(encoding="utf-8")
-    own = (PROJECT / "prefect.yaml").read_text(encoding="utf-8")
-    assert own == template.replace("NAME", '"digits"')
-    (deployment,) = yaml.safe_load(own)["deployments"]
+    repository_file = (PROJECT / "prefect.yaml").read_text(encoding="utf-8")
+    assert repository_file == template.replace("NAME", '"digits"')
+    (deployment,) = yaml.safe_load(repository_file)["deployments"]
     limit = deployment["concurrency_limit"]
     assert (limit["limit"], limit["collision_strategy"]) == (1, "CANCEL_NEW")
 
 
 def test_the_workspaces_readme_names_each_file_and_only_commands_that_exist() -> None:
-    """A command or a file that the page names is there."""
+    """Every command and file that the page names exists."""
     from seedling.cli.main import app
 
     page = (PROJECT / "seedling/init/workspace_files/README.md.template").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A Dask cluster: the same bytes as without one, pieces of workers that die are computed again, and errors say what is wrong.
+"""A Dask cluster: the same bytes as without one, tasks of dead workers are computed again, and errors are explained.
 
 A real scheduler and real workers, as `dask scheduler` and `dask worker` start them.
 """
@@ -41,7 +41,7 @@ STAGES = ("scrape", "validate", "augment", "synthesize", "train@0", "pseudo_labe
 
 @contextmanager
 def started(*command: str, **environment: str) -> Iterator[psutil.Popen]:
-    """A Dask program that runs within the block, and is ended with all that it started."""
+    """A Dask program that runs within the block, and is stopped with its child processes."""
     paths = os.pathsep.join(
         [*([environment.pop("FIRST")] if "FIRST" in environment else []), str(PROJECT), str(PROJECT / "tests")]
     )
@@ -63,10 +63,10 @@ def started(*command: str, **environment: str) -> Iterator[psutil.Popen]:
 
 @contextmanager
 def scheduler(folder: Path) -> Iterator[str]:
-    """A scheduler's address."""
+    """Run a scheduler and return its address."""
     file = folder / "scheduler.json"
-    told = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
-    with started("distributed.cli.dask_scheduler", *told):
+    arguments = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    with started("distributed.cli.dask_scheduler", *arguments):
         until = time.monotonic() + START_SECONDS
         while not file.is_file() or not file.read_text():
             assert time.monotonic() < until
@@ -74,10 +74,10 @@ def scheduler(folder: Path) -> Iterator[str]:
         yield json.loads(file.read_text())["address"]
 
 
-def workers_of(address: str, folder: Path, many: int = 2, **environment: str) -> Any:
-    """Worker processes of one thread each, restarted by their nanny where they die."""
-    told = ["--nworkers", str(many), "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder)]
-    return started("distributed.cli.dask_worker", address, *told, **environment)
+def workers_of(address: str, folder: Path, count: int = 2, **environment: str) -> Any:
+    """Worker processes with one thread each, which their nanny restarts after a crash."""
+    arguments = ["--nworkers", str(count), "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder)]
+    return started("distributed.cli.dask_worker", address, *arguments, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -93,14 +93,14 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes by path."""
+    """The bytes of every file by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def assert_same_bytes(
     workspace: Path, address: str, monkeypatch: pytest.MonkeyPatch, skipped: tuple[str, ...] = ()
 ) -> None:
-    """Runs each stage here and on the cluster, and compares what they wrote."""
+    """Run each stage without and with the cluster, and compare the outputs."""
     for name in STAGES:
         stage, outputs = find_stage(name), []
         if name in skipped:
@@ -119,7 +119,7 @@ def assert_same_bytes(
 
 
 def modules_of_workers(address: str) -> list[set[str]]:
-    """What each worker has imported of ours."""
+    """The modules of seedling that each worker has imported."""
     from distributed import Client
 
     with Client(address, set_as_default=False) as client:
@@ -129,7 +129,7 @@ def modules_of_workers(address: str) -> list[set[str]]:
 def test_every_stage_of_images_has_the_same_bytes(
     dask: str, make_images: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decoding, features, children, mixtures, folds, pseudo-labels and a second round; the workers did them."""
+    """Decoding, features, augmented rows, mixup, folds, pseudo-labels and a second round, all computed by the workers."""
     from seedling.init.create import make_workspace
 
     workspace = make_workspace(tmp_path / "workspace", make_images(labeled=8, pool=40, test=0), "image")
@@ -139,31 +139,35 @@ def test_every_stage_of_images_has_the_same_bytes(
     set_value(workspace, ["synthesize", "cutmix"], 0.5)
     set_value(workspace, ["synthesize", "cut_and_paste"], 0.5)
     assert_same_bytes(workspace, dask, monkeypatch)
-    wanted = {"seedling.scrape", "seedling.synthesize", "seedling.augment.batches", "seedling.features.classical"}
-    wanted |= {"seedling.train.cross_validation", "seedling.models.label_propagation", "seedling.pseudo_label.teacher"}
-    assert wanted <= set.union(*modules_of_workers(dask))
+    expected = {"seedling.scrape", "seedling.synthesize", "seedling.augment.batches", "seedling.features.classical"}
+    expected |= {
+        "seedling.train.cross_validation",
+        "seedling.models.label_propagation",
+        "seedling.pseudo_label.teacher",
+    }
+    assert expected <= set.union(*modules_of_workers(dask))
 
 
 def test_folds_of_the_network_have_the_same_predictions_and_losses(dask: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network learns in the workers, and its losses come back with what it predicts."""
+    """The network is trained in the workers, and its losses are returned with its predictions."""
     rows, inputs, _ = labeled(30)
     images = np.random.default_rng(0).integers(0, 255, (30, 16, 16, 3)).astype(np.uint8)
     network = Candidate("network", ("collected",))
-    found = []
+    results = []
     for address in ("", dask):
         monkeypatch.setenv("SEEDLING_DASK", address)
         data = training_data(rows, replace(inputs, images=images))
         trained, failed = cross_validate(data, [network])
         assert failed == {}
-        found.append((trained[network], data.tally.losses))
-    (here, losses_here), (there, losses_there) = found
+        results.append((trained[network], data.tally.losses))
+    (here, losses_here), (there, losses_there) = results
     assert (here.labeled == there.labeled).all()
     assert (here.labeled_std == there.labeled_std).all()
     assert losses_here == losses_there
     assert len(losses_here) == 5
 
 
-def test_an_encoder_and_its_tuning_have_the_same_bytes(
+def test_an_encoder_and_its_fine_tuning_have_the_same_bytes(
     dask: str, of_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Texts are encoded by the workers, which load the encoder themselves, and tuned by them."""
@@ -184,24 +188,24 @@ def test_an_encoder_and_its_tuning_have_the_same_bytes(
     assert_same_bytes(workspace, dask, monkeypatch, skipped=("pseudo_label@1", "train@1"))
 
     rows = {str(number): f"a bus runs {number}" for number in range(50)}
-    found = []
+    features_by_executor = []
     for where, address in (("here", ""), ("there", dask)):
         monkeypatch.setenv("SEEDLING_DASK", address)
         encoder = load(workspace).encoder
         assert encoder is not None
         features = EncodedFeatures(EncoderHandle(encoder, "text", tmp_path / where))
-        found.append(features.of_rows([*rows], partial(rows_of, rows), fit=True).features.tobytes())
-    assert found[0] == found[1]
+        features_by_executor.append(features.of_rows([*rows], partial(rows_of, rows), fit=True).features.tobytes())
+    assert features_by_executor[0] == features_by_executor[1]
     assert any("seedling.models.fine_tuned" in imported for imported in modules_of_workers(dask))
 
 
 def rows_of(rows: dict[str, str], ids: list[str]) -> list[tuple[str, str]]:
-    """The rows that are asked for."""
-    return [(one, rows[one]) for one in ids]
+    """The requested rows."""
+    return [(row_id, rows[row_id]) for row_id in ids]
 
 
 def doubled(marks: str, deadly: tuple[int, ...], piece: int) -> int:
-    """Twice the piece; the first process that computes a deadly piece is killed."""
+    """Twice the number; the first process that computes a deadly number is killed."""
     mark = Path(marks) / str(piece)
     if piece in deadly and not mark.exists():
         mark.touch()
@@ -210,7 +214,7 @@ def doubled(marks: str, deadly: tuple[int, ...], piece: int) -> int:
 
 
 @pytest.mark.parametrize("deadly", [(3,), (3, 4)])
-def test_the_piece_of_a_killed_worker_is_computed_again(
+def test_the_task_of_a_killed_worker_is_computed_again(
     dask: str, deadly: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By kill -9 in mid-piece of one worker, and of both, with which all that they held in memory is lost."""
@@ -221,20 +225,23 @@ def test_the_piece_of_a_killed_worker_is_computed_again(
 
 
 def always_deadly(piece: int) -> int:
-    """Never returns."""
+    """Kill the process."""
     os.kill(os.getpid(), signal.SIGKILL)
     return piece
 
 
 def failing(piece: int) -> int:
-    """As stages do."""
+    """Raise an error of a stage."""
     if piece == 1:
         raise InputError("The image of piece 1 cannot be used: remove it.")
     raise MissingGeneration("scrape", "scrape")
 
 
-def test_errors_of_a_piece_are_the_runs_own(dask: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Class and message are the same as here, also of a class that cannot be pickled; a piece that kills every worker ends the run."""
+def test_an_error_in_a_worker_is_raised_unchanged(dask: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class and message are the same as without a cluster, also for a class that cannot be pickled.
+
+    A task that kills every worker ends the run.
+    """
     monkeypatch.setenv("SEEDLING_DASK", dask)
     with pytest.raises(InputError, match=r"The image of piece 1 cannot be used: remove it\."):
         list(in_pieces(failing, [1]))
@@ -244,7 +251,7 @@ def test_errors_of_a_piece_are_the_runs_own(dask: str, monkeypatch: pytest.Monke
         list(in_pieces(always_deadly, [0]))
 
 
-def test_a_cluster_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_cluster_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No scheduler at the address; a scheduler without a worker; a worker with another version of a package."""
     monkeypatch.setenv("SEEDLING_DASK", "tcp://127.0.0.1:9")
     with pytest.raises(SeedlingError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"):

@@ -1,4 +1,4 @@
-"""Training over several processes: real ones, started by torchrun, or none where the launcher is wrong."""
+"""Training in several processes: real ones started by torchrun, and launchers that fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TWO = "torchrun --nproc_per_node 2"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace of small images with all that train reads; learns by logistic regression and a network."""
+    """A workspace of small images with all inputs of train, for logistic regression and a network."""
     folder = tmp_path_factory.mktemp("prepared")
     workspace = folder / "workspace"
     make_workspace(workspace, write_images(folder / "images", labeled=6, pool=220, test=3), "image")
@@ -49,112 +49,117 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def made(prepared: Path, tmp_path: Path) -> Path:
+def workspace(prepared: Path, tmp_path: Path) -> Path:
     """A copy of the prepared workspace."""
     return Path(shutil.copytree(prepared, tmp_path / "workspace", symlinks=True))
 
 
-def test_shares_are_put_together_in_order_and_an_error_reaches_all() -> None:
-    """Three threads that meet at a barrier, for processes: five places one by one; then the second one's share fails."""
-    barrier, given = threading.Barrier(3), dict[int, Any]()
+def test_results_are_gathered_in_order_and_an_error_reaches_all_processes() -> None:
+    """Three threads with a barrier stand in for processes: five items in order; then the second one's share fails."""
+    barrier, sent = threading.Barrier(3), dict[int, Any]()
 
-    def one(number: int, work: Callable[[int], int]) -> Any:
-        def gather(mine: Any) -> list[Any]:
-            given[number] = mine
+    def results_of(number: int, function: Callable[[int], int]) -> Any:
+        def gather(own_results: Any) -> list[Any]:
+            sent[number] = own_results
             barrier.wait(timeout=10)
-            everything = [given[other] for other in range(3)]
+            everything = [sent[other] for other in range(3)]
             barrier.wait(timeout=10)
             return everything
 
         process = Process(number, 3, gather=gather)
         try:
-            return process.map(work, range(5), "fold"), process.by_leader(lambda: f"said by {number}")
+            return process.map(function, range(5), "fold"), process.by_leader(lambda: f"said by {number}")
         except SeedlingError as error:
             return str(error)
 
-    def fails(place: int) -> int:
-        if place == 4:
+    def fail_at_the_last_item(item: int) -> int:
+        if item == 4:
             raise InputError("the fourth cannot be trained")
-        return place
+        return item
 
     with ThreadPoolExecutor(3) as threads:
         assert (
-            list(threads.map(lambda number: one(number, lambda place: place**2), range(3)))
+            list(threads.map(lambda number: results_of(number, lambda item: item**2), range(3)))
             == [([0, 1, 4, 9, 16], "said by 0")] * 3
         )
-        assert list(threads.map(lambda number: one(number, fails), range(3))) == ["the fourth cannot be trained"] * 3
+        assert (
+            list(threads.map(lambda number: results_of(number, fail_at_the_last_item), range(3)))
+            == ["the fourth cannot be trained"] * 3
+        )
 
 
 @pytest.mark.soak
-def test_two_processes_write_the_bytes_of_one(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rounds 0 and 1, with a network that is pretrained and learns from the pool; the losses of all folds are there."""
-    line = [find_stage(name) for name in ("train@0", "pseudo_label@1", "train@1")]
-    for stage in line:
-        run_stage(stage, made)
-    alone = [digest(made / stage.output) for stage in line]
+def test_two_processes_write_the_same_bytes_as_one(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds 0 and 1, with a network that is pretrained and trained on pseudo-labels; the losses of all folds are
+    written.
+    """
+    stages = [find_stage(name) for name in ("train@0", "pseudo_label@1", "train@1")]
+    for stage in stages:
+        run_stage(stage, workspace)
+    alone = [digest(workspace / stage.output) for stage in stages]
     monkeypatch.setenv(LAUNCH, TWO)
-    heard: list[str] = []
-    for stage in line:
-        run_stage(stage, made, lambda what, done, total: heard.append(what))
-    assert [digest(made / stage.output) for stage in line] == alone
-    assert "train models" in heard, "the leading process says how far it is"
-    losses = (made / "models/0/losses.csv").read_text()
+    progress_steps: list[str] = []
+    for stage in stages:
+        run_stage(stage, workspace, lambda what, done, total: progress_steps.append(what))
+    assert [digest(workspace / stage.output) for stage in stages] == alone
+    assert "train models" in progress_steps, "the leading process says how far it is"
+    losses = (workspace / "models/0/losses.csv").read_text()
     assert all(f"fold {number}" in losses for number in (1, 2, 3))
 
 
 @pytest.mark.soak
-def test_two_processes_encode_and_count_words_as_one_does(
+def test_two_processes_encode_and_count_words_the_same_as_one(
     tmp_path: Path, of_texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sixty sentences, a shared encoder, in shares of four rows; nothing was encoded before either run."""
+    """Sixty sentences, a shared encoder, in shares of four rows; both runs start with an empty cache."""
     rng = np.random.default_rng(0)
     words = np.array(["red", "green", "apple", "bus", "runs", "falls", "the", "a", "old", "new"])
     texts = [" ".join(rng.choice(words, size=rng.integers(3, 9))) for _ in range(60)]
-    labels = ["fruit" if "apple" in one else "vehicle" if number < 30 else None for number, one in enumerate(texts)]
+    labels = ["fruit" if "apple" in text else "vehicle" if number < 30 else None for number, text in enumerate(texts)]
     pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "rows.csv", index=False)
-    made = make_workspace(tmp_path / "workspace", tmp_path / "rows.csv", "text", encoder=str(of_texts))
-    set_value(made, ["train", "steps"], 10)
-    line = [find_stage(name) for name in ("scrape", "validate", "augment", "synthesize", "train@0")]
-    for stage in line:
-        run_stage(stage, made)
-    alone = digest(made / "models/0")
-    shutil.rmtree(made / ".seedling/features")
+    workspace = make_workspace(tmp_path / "workspace", tmp_path / "rows.csv", "text", encoder=str(of_texts))
+    set_value(workspace, ["train", "steps"], 10)
+    stages = [find_stage(name) for name in ("scrape", "validate", "augment", "synthesize", "train@0")]
+    for stage in stages:
+        run_stage(stage, workspace)
+    alone = digest(workspace / "models/0")
+    shutil.rmtree(workspace / ".seedling/features")
     monkeypatch.setenv(LAUNCH, TWO)
-    run_stage(line[-1], made)
-    assert digest(made / "models/0") == alone
-    assert len(list((made / ".seedling/features").glob("*.sqlite"))) == 2
+    run_stage(stages[-1], workspace)
+    assert digest(workspace / "models/0") == alone
+    assert len(list((workspace / ".seedling/features").glob("*.sqlite"))) == 2
 
 
 @pytest.mark.slow
-def test_what_goes_wrong_in_the_processes_is_said_once_and_leaves_nothing(
-    made: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_error_in_the_processes_is_reported_once_and_leaves_nothing_behind(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An encoder that does not exist: the message of the stage itself, no half a generation, no process left behind."""
-    set_value(made, ["train", "candidates"], None)
-    set_value(made, ["encoder"], {"model": "./no-such-folder"})
+    """For a missing encoder: the stage's own message, no partial generation, and no process left."""
+    set_value(workspace, ["train", "candidates"], None)
+    set_value(workspace, ["encoder"], {"model": "./no-such-folder"})
     with pytest.raises(SeedlingError) as alone:
-        run_stage(find_stage("train@0"), made)
+        run_stage(find_stage("train@0"), workspace)
     monkeypatch.setenv(LAUNCH, TWO)
     with pytest.raises(SeedlingError) as together:
-        run_stage(find_stage("train@0"), made)
+        run_stage(find_stage("train@0"), workspace)
     assert str(together.value) == str(alone.value)
-    assert not (made / "models/0").exists()
-    assert not (made / ".seedling/partial/train@0").exists()
+    assert not (workspace / "models/0").exists()
+    assert not (workspace / ".seedling/partial/train@0").exists()
     assert not _of_training(os.getpid())
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_stops_its_processes(made: Path, how: signal.Signals) -> None:
-    """SIGINT, and SIGKILL, which no handler hears, in the midst of a training: soon after none of the processes is at work."""
-    set_value(made, ["train", "steps"], 100_000)
-    set_value(made, ["train", "budget_seconds"], 10_000_000)
+def test_stopping_a_run_stops_its_processes(workspace: Path, how: signal.Signals) -> None:
+    """After SIGINT, or SIGKILL, which cannot be handled, in the middle of training, all processes exit within seconds."""
+    set_value(workspace, ["train", "steps"], 100_000)
+    set_value(workspace, ["train", "budget_seconds"], 10_000_000)
     command = [sys.executable, "-m", "seedling.runner", "train@0"]
     left: list[psutil.Process] = []
-    with subprocess.Popen(command, cwd=made, env={**os.environ, LAUNCH: TWO}, start_new_session=True) as running:
+    with subprocess.Popen(command, cwd=workspace, env={**os.environ, LAUNCH: TWO}, start_new_session=True) as running:
         try:
             deadline = time.monotonic() + 120
-            unfinished = made / ".seedling/unfinished"
+            unfinished = workspace / ".seedling/unfinished"
             while not any(unfinished.rglob("*.safetensors")) and time.monotonic() < deadline:
                 time.sleep(0.5)
             left = _of_training(running.pid)
@@ -166,13 +171,13 @@ def test_a_run_that_is_stopped_stops_its_processes(made: Path, how: signal.Signa
             assert not alive
         finally:
             running.kill()
-            for one in left:
+            for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
+                    process.kill()
 
 
 def _of_training(pid: int) -> list[psutil.Process]:
-    """The running processes below this one that train folds; a zombie, which has no command line, has ended."""
+    """The running processes below this one that train folds; a zombie has no command line and counts as ended."""
     training = []
     for child in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -183,32 +188,34 @@ def _of_training(pid: int) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_a_launcher_that_is_not_there_is_named(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the remedy."""
+def test_a_missing_launcher_is_named(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the command that was not found."""
     monkeypatch.setenv(LAUNCH, "no-such-launcher --fast")
     with pytest.raises(InputError, match="no command 'no-such-launcher'"):
-        run_stage(find_stage("train@0"), made)
+        run_stage(find_stage("train@0"), workspace)
 
 
 @pytest.mark.parametrize(("launch", "why"), [(" ", "holds no command"), ("torchrun 'x", "close its quotes")])
-def test_words_that_are_no_command_are_explained(launch: str, why: str, tmp_path: Path) -> None:
-    """Blanks alone, and a quote that is left open."""
+def test_an_invalid_launch_command_is_explained(launch: str, why: str, tmp_path: Path) -> None:
+    """Blanks alone, and an unclosed quote."""
     with pytest.raises(InputError, match=why):
         run_by_launcher(launch, "train@0", tmp_path, tmp_path, silent)
 
 
 @pytest.mark.slow
-def test_a_launcher_that_ends_without_a_word_is_an_error(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where its exit code says that all is well: nothing was trained."""
+def test_a_launcher_that_exits_early_is_an_error(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if its exit code is 0: nothing was trained."""
     monkeypatch.setenv(LAUNCH, "true")
     with pytest.raises(SeedlingError, match="before the stage was complete"):
-        run_stage(find_stage("train@0"), made)
+        run_stage(find_stage("train@0"), workspace)
 
 
 @pytest.mark.slow
-def test_one_process_by_a_plain_interpreter_is_a_launcher_too(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_python_interpreter_is_a_launcher_of_one_process(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`python` starts the module once, which is enough for the stage."""
-    set_value(made, ["train", "candidates"], ["logistic_regression"])
+    set_value(workspace, ["train", "candidates"], ["logistic_regression"])
     monkeypatch.setenv(LAUNCH, sys.executable)
-    run_stage(find_stage("train@0"), made)
-    assert json.loads((made / "models/0/decision.json").read_text())["decision"] == "accepted"
+    run_stage(find_stage("train@0"), workspace)
+    assert json.loads((workspace / "models/0/decision.json").read_text())["decision"] == "accepted"

@@ -217,10 +217,10 @@ def test_a_kept_row_is_still_asked_for_its_class(browser: Any, review: ReviewPro
     page.wait_until_painted(other_than=rows[0])
     page.wait_until_saved()
     page.use_mode("label")
-    asked = set()
+    asked_rows = set()
     while not page.page.locator("#cover").is_visible():
         row = page.row
-        asked.add(row)
+        asked_rows.add(row)
         page.page.keyboard.press("u")
         page.page.wait_for_selector(f"body:not([data-painted='{row}']):not([data-painted='']), #cover:not([hidden])")
-    assert rows[0] in asked and not {rows[1], rows[2]} & asked
+    assert rows[0] in asked_rows and not {rows[1], rows[2]} & asked_rows

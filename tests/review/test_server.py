@@ -83,8 +83,8 @@ def items(client: TestClient, mode: str = "label", count: int = 40) -> list[dict
     """The next screens."""
     response = client.get("/api/items", params={"mode": mode, "count": count})
     assert response.status_code == 200, response.text
-    found: list[dict[str, Any]] = response.json()["items"]
-    return found
+    queue_items: list[dict[str, Any]] = response.json()["items"]
+    return queue_items
 
 
 def answer(item: dict[str, Any], **values: object) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def test_a_thousand_classes_are_in_the_page(workspace: Path) -> None:
     assert len(ReviewSession.of(workspace).queue.rows.classes) == 1_002
 
 
-def test_an_empty_queue_says_so(client: TestClient) -> None:
+def test_an_empty_queue_is_reported(client: TestClient) -> None:
     """After all rows were answered."""
     answers = [answer(item, answer="bad") for item in items(client)]
     client.post("/api/answers", json={"answers": answers})

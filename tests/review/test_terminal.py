@@ -239,8 +239,8 @@ def test_help_panel_search_and_modes_are_one_key_each(open_terminal: Callable[..
     """A class is found by a part of its name; Escape changes nothing; the panel says what is known."""
     terminal = open_terminal()
     terminal.wait_for("Is this '")
-    shown = terminal.press("?", "nearest labeled rows")
-    assert "none of these classes" in shown and "/ or t" in shown
+    help_screen = terminal.press("?", "nearest labeled rows")
+    assert "none of these classes" in help_screen and "/ or t" in help_screen
     assert "0 answers" in terminal.press("i", "enough: not yet")
     terminal.press("m", "Which class is this?")
     terminal.press("/", "Class: ")
@@ -327,7 +327,7 @@ def test_bytes_of_a_terminal_are_keys(typed: bytes, codes: list[str]) -> None:
     os.close(terminal)
 
 
-def test_a_terminal_gets_its_settings_back() -> None:
+def test_the_terminals_settings_are_restored() -> None:
     """Also after an error in the middle of a review."""
     controller, terminal = os.openpty()
     before = termios.tcgetattr(terminal)

@@ -1,4 +1,4 @@
-"""Workspaces of users whom git does not know, and commands that a git hook starts."""
+"""Workspaces of users without a git identity, and commands that a git hook starts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from seedling.versioning.git_identity import FALLBACK_EMAIL, FALLBACK_NAME, iden
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes this process one of a service user: no HOME, no configuration of git."""
-    for name in [one for one in os.environ if one.startswith(("GIT_", "XDG_"))] + ["HOME", "EMAIL"]:
+    """Run this process as a service user without HOME and git configuration."""
+    for name in [
+        name_of_variable for name_of_variable in os.environ if name_of_variable.startswith(("GIT_", "XDG_"))
+    ] + ["HOME", "EMAIL"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
 
 
 def git(folder: Path, *arguments: str, more: dict[str, str] | None = None) -> str:
-    """A git command, as a user types it."""
+    """Run a git command, as a user types it."""
     return subprocess.run(
         ["git", *arguments], cwd=folder, env={**os.environ, **(more or {})}, capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -30,7 +32,7 @@ def git(folder: Path, *arguments: str, more: dict[str, str] | None = None) -> st
 
 @pytest.mark.usefixtures("nobody")
 def test_a_user_without_a_name_commits_as_seedling(tmp_path: Path) -> None:
-    """Author and committer are the fallback, and one sentence says so."""
+    """Author and committer are the fallback, and one message reports it."""
     git(tmp_path, "init", "-q")
     environment = identity_environment(tmp_path)
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "x", more=environment)
@@ -42,8 +44,8 @@ def test_a_user_without_a_name_commits_as_seedling(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("nobody")
-def test_what_git_knows_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name in the repository's configuration, an author in the environment: only the rest is filled in."""
+def test_an_existing_git_identity_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name in the repository's configuration or an author in the environment is used, and only the rest is filled in."""
     git(tmp_path, "init", "-q")
     git(tmp_path, "config", "user.name", "Ada")
     monkeypatch.setenv("GIT_AUTHOR_EMAIL", "ada@example.com")
@@ -56,10 +58,12 @@ def test_what_git_knows_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("nobody")
-def test_a_workspace_is_made_by_a_user_whom_git_does_not_know_also_in_a_hook_of_another_repository(
+def test_a_user_without_a_git_identity_can_create_a_workspace_also_in_a_hook(
     tmp_path: Path, make_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Git's hooks set GIT_DIR and GIT_INDEX_FILE: the other repository stays as it was, the workspace has its own commit."""
+    """Git's hooks set GIT_DIR and GIT_INDEX_FILE: the other repository is unchanged, and the workspace has a commit of
+    its own.
+    """
     other = tmp_path / "other"
     other.mkdir()
     git(other, "init", "-q")

@@ -1,4 +1,4 @@
-"""The ledger: unchanged, restored, done; and the traps of recording without running."""
+"""The ledger: stages that are unchanged, restored or done, and pitfalls of recording stages without running them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from seedling.versioning.ledger import Ledger
 
 
 def dvc(workspace: Path, *arguments: str) -> str:
-    """A plain dvc command, as a user types it."""
+    """Run a plain dvc command, as a user types it."""
     command = [sys.executable, "-m", "dvc", *arguments]
     return subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_table_of_stages_is_that_of_dvc_yaml(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same names, folders read and folders written, by DVC's own reading of dvc.yaml."""
+def test_the_stage_table_is_that_of_dvc_yaml(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names, inputs and outputs are those that DVC reads from dvc.yaml."""
     from dvc.repo import Repo
 
     monkeypatch.chdir(workspace)  # DVC names stages as seen from the working directory
     with Repo(str(workspace)) as repo:
-        found = {
+        dvc_stages = {
             stage.addressing: (
                 {dep.def_path for dep in stage.deps if dep.def_path not in {"params.yaml", "gates.yaml"}},
                 {out.def_path for out in stage.outs},
@@ -39,11 +39,11 @@ def test_the_table_of_stages_is_that_of_dvc_yaml(workspace: Path, monkeypatch: p
             for stage in repo.index.stages
             if stage.addressing != "data.dvc"
         }
-    assert set(found) == set(stages())
+    assert set(dvc_stages) == set(stages())
     for name, stage in stages().items():
-        deps, outs = found[name]
-        assert {one for one in deps if not one.endswith("manifest.json")} == set(stage.inputs), name
-        assert all(one == stage.output or one.startswith(f"{stage.output}/") for one in outs), name
+        deps, outs = dvc_stages[name]
+        assert {dep for dep in deps if not dep.endswith("manifest.json")} == set(stage.inputs), name
+        assert all(out == stage.output or out.startswith(f"{stage.output}/") for out in outs), name
 
 
 @pytest.mark.slow
@@ -56,8 +56,8 @@ def test_a_stage_is_done_then_unchanged_and_dvc_agrees(workspace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_reader_of_dvc_lock_never_sees_half_of_it(scraped: Path) -> None:
-    """A file opened before a stage is recorded, or before the entries are sorted, still reads the earlier bytes whole."""
+def test_a_reader_of_dvc_lock_never_reads_half_of_it(scraped: Path) -> None:
+    """A file opened before a stage is recorded, or before the entries are sorted, still has all earlier bytes."""
     ledger, lock = Ledger(scraped), scraped / "dvc.lock"
     before = lock.read_bytes()
     with lock.open("rb") as opened:
@@ -74,33 +74,33 @@ def test_a_reader_of_dvc_lock_never_sees_half_of_it(scraped: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_seen_before_is_restored_and_is_never_stale(workspace: Path) -> None:
-    """Seed 1, seed 2, seed 1 again: the third is restored, with the first one's bytes, not the second's."""
+def test_an_earlier_state_is_restored_and_never_stale(workspace: Path) -> None:
+    """Seed 1, seed 2, seed 1 again: the third is restored, with the first one's bytes and not the second's."""
 
     def generation() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (workspace / "generations/validate").iterdir()}
 
-    ledger, found = Ledger(workspace), []
+    ledger, generations = Ledger(workspace), []
     for seed, how in ((1, "done"), (2, "done"), (1, "restored")):
         set_value(workspace, ["seed"], seed)
         ledger.run("scrape")
         assert ledger.run("validate").how == how
-        found.append(generation())
-    assert found[0] == found[2] != found[1]
+        generations.append(generation())
+    assert generations[0] == generations[2] != generations[1]
     assert Ledger(workspace).run("validate").how == "unchanged"
 
 
 @pytest.mark.slow
-def test_a_changed_input_is_not_taken_for_a_known_one(scraped: Path) -> None:
-    """One more image in data/ runs scrape again: no false hit in the run cache."""
+def test_a_changed_input_is_not_mistaken_for_an_earlier_one(scraped: Path) -> None:
+    """One more image in data/ runs scrape again, without a false hit in the run cache."""
     ledger = Ledger(scraped)
     (scraped / "data/unlabeled/0.png").rename(scraped / "data/unlabeled/renamed.png")
     assert ledger.track_data()
     assert ledger.run("scrape").how == "done"
 
 
-def test_outputs_that_were_changed_by_hand_are_put_back(scraped: Path) -> None:
-    """As `dvc repro` would."""
+def test_outputs_that_were_edited_are_restored(scraped: Path) -> None:
+    """As `dvc repro` does."""
     ledger = Ledger(scraped)
     manifest = scraped / "generations/scrape/manifest.json"
     before = manifest.read_bytes()
@@ -111,7 +111,7 @@ def test_outputs_that_were_changed_by_hand_are_put_back(scraped: Path) -> None:
 
 @pytest.mark.slow
 def test_a_failed_gate_records_nothing_and_keeps_the_rows_in_quarantine(scraped: Path) -> None:
-    """The last good generation stays, dvc.lock stays, and the error says where the rows are."""
+    """The last good generation and dvc.lock are unchanged, and the error has the location of the rows."""
     ledger = Ledger(scraped)
     lock, rows = (scraped / "dvc.lock").read_bytes(), scraped / "generations/scrape"
     kept = {path.name: path.read_bytes() for path in rows.iterdir()}
@@ -126,7 +126,7 @@ def test_a_failed_gate_records_nothing_and_keeps_the_rows_in_quarantine(scraped:
 
 
 @pytest.mark.slow
-def test_a_gate_that_passes_again_is_so_on_the_page_of_the_gates(workspace: Path) -> None:
+def test_a_fixed_gate_is_shown_as_passed_on_the_gates_page(workspace: Path) -> None:
     """The page says that the gate fails, and after the fix that it passes, with both results in its history."""
     pages = []
     for least in (1000, 10):
@@ -142,8 +142,10 @@ def test_a_gate_that_passes_again_is_so_on_the_page_of_the_gates(workspace: Path
 
 
 @pytest.mark.slow
-def test_what_changes_while_a_stage_works_belongs_to_the_next_run(workspace: Path) -> None:
-    """An image that is removed and one that is added during the work: dvc.lock names what was read, and DVC sees the change."""
+def test_changes_while_a_stage_runs_belong_to_the_next_run(workspace: Path) -> None:
+    """An image that is removed and one that is added during the run: dvc.lock has what was read, and DVC detects the
+    change.
+    """
     ledger = Ledger(workspace)
 
     @contextmanager
@@ -165,14 +167,14 @@ def test_what_changes_while_a_stage_works_belongs_to_the_next_run(workspace: Pat
 
 
 def origins_of(workspace: Path, *origins: str) -> list[str]:
-    """Which of the origins scrape's generation has."""
+    """The origins that scrape's generation has."""
     folder = workspace / "generations/scrape"
     rows = set(read(folder, ["origin"])["origin"]) if folder.is_dir() else set()
     return [origin for origin in origins if origin in rows]
 
 
-def test_missing_data_comes_back_from_the_cache(workspace: Path) -> None:
-    """data/ deleted: it is checked out; deleted with its stored copy: the error says what to do."""
+def test_missing_data_is_restored_from_the_cache(workspace: Path) -> None:
+    """A deleted data/ is checked out; if its cached copy is deleted too, the error names the fix."""
     import shutil
 
     ledger = Ledger(workspace)

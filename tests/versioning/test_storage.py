@@ -46,14 +46,14 @@ RESULTS = (
 
 
 def seedling(workspace: Path, *arguments: str, expected: int = 0) -> str:
-    """What the command prints; its exit code is as expected."""
+    """Run the command, check its exit code, and return its output."""
     done = subprocess.run([*SEEDLING, *arguments, "-w", workspace], capture_output=True, text=True, timeout=900)
     assert done.returncode == expected, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def dvc(workspace: Path, *arguments: str) -> str:
-    """What the dvc command prints."""
+    """Run the dvc command and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments], cwd=workspace, capture_output=True, text=True, timeout=600
     )
@@ -62,7 +62,7 @@ def dvc(workspace: Path, *arguments: str) -> str:
 
 
 def commit(workspace: Path, message: str) -> None:
-    """Commits everything that git tracks or may track."""
+    """Commit everything that git tracks or would track."""
     git(workspace, "add", "--all")
     git(workspace, "commit", "--quiet", "--message", message)
 
@@ -78,15 +78,19 @@ def add_image(workspace: Path, name: str, seed: int) -> None:
     Image.fromarray(image).save(workspace / "data/unlabeled/disc" / name)
 
 
-def same_files(one: Path, other: Path) -> None:
-    """Asserts that both are the same file or hold the same files."""
-    if one.is_file():
-        assert one.read_bytes() == other.read_bytes(), one
+def same_files(first: Path, second: Path) -> None:
+    """Asserts that both are the same file or contain the same files."""
+    if first.is_file():
+        assert first.read_bytes() == second.read_bytes(), first
         return
-    names = [sorted(path.relative_to(top) for path in top.rglob("*") if path.is_file()) for top in (one, other)]
+    names = [sorted(path.relative_to(top) for path in top.rglob("*") if path.is_file()) for top in (first, second)]
     assert names[0] == names[1]
     assert names[0]
-    assert filecmp.cmpfiles(one, other, list(map(str, names[0])), shallow=False) == (list(map(str, names[0])), [], [])
+    assert filecmp.cmpfiles(first, second, list(map(str, names[0])), shallow=False) == (
+        list(map(str, names[0])),
+        [],
+        [],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +112,16 @@ def s3(prefect_variables: dict[str, str]) -> Iterator[ThreadedMotoServer]:
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory: pytest.TempPathFactory, s3: ThreadedMotoServer, finished_workspace: Path) -> Path:
     """A workspace with a finished run that pushed to S3 and to a git remote; tests copy it."""
-    place = tmp_path_factory.mktemp("storage")
-    workspace = Path(shutil.copytree(finished_workspace, place / "workspace", symlinks=True))
+    folder = tmp_path_factory.mktemp("storage")
+    workspace = Path(shutil.copytree(finished_workspace, folder / "workspace", symlinks=True))
     set_value(workspace, ["push"], True)
     set_value(workspace, ["remote"], {"url": "s3://seedling/store", "endpointurl": f"http://127.0.0.1:{s3._port}"})
-    git(place, "init", "--quiet", "--bare", "origin.git")
-    git(workspace, "remote", "add", "origin", str(place / "origin.git"))
+    git(folder, "init", "--quiet", "--bare", "origin.git")
+    git(workspace, "remote", "add", "origin", str(folder / "origin.git"))
     assert "Pushed to the remote 'seedling'" in seedling(workspace, "run")
     commit(workspace, "run")
     git(workspace, "push", "--quiet", "origin", "HEAD:main")
-    git(place / "origin.git", "symbolic-ref", "HEAD", "refs/heads/main")
+    git(folder / "origin.git", "symbolic-ref", "HEAD", "refs/heads/main")
     return workspace
 
 
@@ -132,7 +136,9 @@ def copy(pushed: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_clone_that_pulled_has_nothing_to_do(pushed: Path, tmp_path: Path) -> None:
-    """Clone, pull and repro: the same bytes, the same number of test-set evaluations, the same experiments, no stage at work."""
+    """After clone, pull and repro: the same bytes, the same number of test-set evaluations, the same experiments, and
+    no stage runs.
+    """
     git(tmp_path, "clone", "--quiet", str(pushed.parent / "origin.git"), "clone")
     clone = tmp_path / "clone"
     dvc(clone, "pull", "--run-cache")
@@ -165,7 +171,9 @@ def test_the_experiments_table_has_a_dozen_metrics(pushed: Path) -> None:
 
 @pytest.mark.soak
 def test_an_unreachable_remote_does_not_fail_the_run(pushed: Path, s3: ThreadedMotoServer, tmp_path: Path) -> None:
-    """During an outage a run ends with exit code 0 and says what was not pushed; the next run pushes it, though nothing changed."""
+    """During an outage a run ends with exit code 0 and reports what was not pushed; the next run pushes it, although
+    nothing changed.
+    """
     workspace = tmp_path / "workspace"
     shutil.copytree(pushed, workspace, symlinks=True)
     set_value(workspace, ["evaluate", "bootstrap_draws"], 300)
@@ -186,7 +194,7 @@ def test_an_unreachable_remote_does_not_fail_the_run(pushed: Path, s3: ThreadedM
 
 @pytest.mark.slow
 def test_a_remote_that_never_answers_does_not_hang_the_run(copy: Path) -> None:
-    """A server that accepts connections and says nothing: the push ends at its time limit, no process is left."""
+    """A server that accepts connections and sends nothing: the push ends at its time limit, and no process is left."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         set_value(copy, ["remote"], {"url": "s3://seedling/store", "endpointurl": address})
@@ -240,7 +248,9 @@ def test_clean_keeps_what_kept_experiments_need(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_two_branches_with_their_own_data_are_merged(copy: Path) -> None:
-    """After `git merge` and `seedling resolve`, data/ has both sides' files and a run takes them in, as in a fresh workspace."""
+    """After `git merge` and `seedling resolve`, data/ has both sides' files and a run reads them, as in a new
+    workspace.
+    """
     main = git(copy, "rev-parse", "--abbrev-ref", "HEAD")
     git(copy, "checkout", "--quiet", "-b", "other")
     add_image(copy, "other.png", 101)
@@ -271,7 +281,7 @@ def test_two_branches_with_their_own_data_are_merged(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_a_file_that_both_branches_changed_needs_a_decision(copy: Path) -> None:
-    """`seedling resolve` names the file and leaves the conflict; with --data theirs it is the other branch's."""
+    """`seedling resolve` names the file and leaves the conflict; with --data theirs the other branch's file is used."""
     main = git(copy, "rev-parse", "--abbrev-ref", "HEAD")
     for branch, seed in (("other", 7), ("ours", 8)):
         git(copy, "checkout", "--quiet", "-b", branch, main)
@@ -280,18 +290,20 @@ def test_a_file_that_both_branches_changed_needs_a_decision(copy: Path) -> None:
         add_image(copy, "1.png", seed)
         dvc(copy, "add", "data")
         commit(copy, branch)
-    wanted = git(copy, "show", "other:data.dvc")
+    expected = git(copy, "show", "other:data.dvc")
     git(copy, "merge", "other", check=False)
     assert "unlabeled/disc/1.png" in seedling(copy, "resolve", expected=2)
     assert "<<<<<<<" in (copy / "data.dvc").read_text()
     seedling(copy, "resolve", "--data", "theirs")
-    assert (copy / "data.dvc").read_text().strip() == wanted.strip()
+    assert (copy / "data.dvc").read_text().strip() == expected.strip()
     commit(copy, "merge")
 
 
 @pytest.mark.slow
 def test_the_status_waits_for_a_half_written_dvc_lock(copy: Path) -> None:
-    """`dvc repro` writes dvc.lock in place: a status that reads half of it reads again, and is right once the file is whole."""
+    """`dvc repro` writes dvc.lock in place: a status that reads half of it reads again, and is correct once the file is
+    complete.
+    """
     lock = copy / "dvc.lock"
     whole = lock.read_bytes()
     lock.write_bytes(whole[: len(whole) // 2] + b"\n  - [")
@@ -305,7 +317,9 @@ def test_the_status_waits_for_a_half_written_dvc_lock(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_the_status_is_shown_during_a_run(copy: Path) -> None:
-    """While stages work, the status names them, with exit code 4; then work to do is 3, a failed gate 1, and nothing to do 0."""
+    """While stages run, the status names them with exit code 4; then outstanding work is 3, a failed gate 1, and
+    nothing to do 0.
+    """
     assert read_status(copy).exit_code == 0
     add_image(copy, "new.png", 103)
     seedling(copy, "status", expected=3)
@@ -359,8 +373,8 @@ def test_a_secret_in_the_tracked_dvc_config_is_refused(workspace: Path) -> None:
         push_workspace(workspace)
 
 
-def test_push_without_a_remote_names_the_remedy(workspace: Path) -> None:
-    """`push: true` alone says what to add."""
+def test_push_without_a_remote_names_the_fix(workspace: Path) -> None:
+    """`push: true` without a remote raises an error that says what to add."""
     set_value(workspace, ["push"], True)
     with pytest.raises(InputError, match="there is no remote: add `remote: s3://bucket/path`"):
         push_workspace(workspace)

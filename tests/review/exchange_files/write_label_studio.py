@@ -23,8 +23,8 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def regions(interface: LabelInterface, **values: str) -> list[dict[str, Any]]:
     """Regions that the SDK makes of values by control."""
-    made = interface.create_regions({name: [value] if name == "note" else value for name, value in values.items()})
-    return [region._dict() for region in made]
+    created = interface.create_regions({name: [value] if name == "note" else value for name, value in values.items()})
+    return [region._dict() for region in created]
 
 
 class Annotator:
@@ -91,7 +91,9 @@ def main() -> None:
         interface = LabelInterface((folder / "label_config.xml").read_text(encoding="utf-8"))
         interface.validate()
         tasks = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))
-        assert all(interface.validate_prediction(one) for task in tasks for one in task.get("predictions", []))
+        assert all(
+            interface.validate_prediction(prediction) for task in tasks for prediction in task.get("predictions", [])
+        )
         for name, written in (
             ("values", task_values(tasks, interface)),
             ("export", export_of_server(tasks, interface)),
