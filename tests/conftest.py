@@ -35,6 +35,41 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 PROJECT = Path(__file__).parents[1]
 
 
+# Files whose slow tests take more than 30 seconds. The processes of pytest-xdist take files in their order: started last,
+# such a file would keep one process at work while the others have nothing to do.
+LONG_FILES = (
+    "test_readme_blocks.py",
+    "test_commands_without_code.py",
+    "test_storage.py",
+    "test_monitoring_in_prefect.py",
+    "test_in_pipeline.py",
+    "test_grow.py",
+    "test_scheduling.py",
+    "test_command_line.py",
+    "test_page.py",
+    "test_faults.py",
+    "test_reviewing.py",
+    "test_page_classes.py",
+    "test_page_faults.py",
+    "test_browser.py",
+    "test_tour.py",
+    "test_export.py",
+    "test_python_api.py",
+    "test_extras.py",
+    "test_notebook.py",
+    "test_portable.py",
+    "test_site.py",
+    "test_noise_model.py",
+    "test_temporary_server.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files of long tests first."""
+    positions = {name: position for position, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: positions.get(item.path.name, len(positions)))
+
+
 def pytest_collection_finish() -> None:
     """Let the garbage collector look at what tests make, not at the modules that are now imported."""
     gc.freeze()

@@ -62,7 +62,7 @@ def test_one_label_per_class_is_used_and_the_report_states_that_the_accuracy_is_
     assert "Unchecked labels" not in page
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_class_with_a_single_row_is_learned(
     make_images: Callable[..., Path], run_pipeline: Callable[..., Path]
 ) -> None:
@@ -79,7 +79,7 @@ def test_a_class_with_a_single_row_is_learned(
     assert "cross" in json.loads((workspace / "models/0/model.json").read_text())["classes"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_without_a_pool_the_supervised_model_is_used(
     make_images: Callable[..., Path], run_pipeline: Callable[..., Path]
 ) -> None:
@@ -89,7 +89,7 @@ def test_without_a_pool_the_supervised_model_is_used(
     assert round_decision(workspace, 3)["decision"] == "skipped"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_pool_of_unrelated_images_does_no_harm(
     make_images: Callable[..., Path], run_pipeline: Callable[..., Path]
 ) -> None:
@@ -107,7 +107,7 @@ def test_a_pool_of_unrelated_images_does_no_harm(
     assert rounds["rounds"][accepted]["accuracy"]["value"] >= start - 0.06
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_unused_rows_of_a_large_pool_are_rejected_with_a_reason(
     make_images: Callable[..., Path], run_pipeline: Callable[..., Path]
 ) -> None:

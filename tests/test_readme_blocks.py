@@ -124,7 +124,7 @@ def test_the_commands_of_the_page_run_one_after_another(
         assert '"predicted":' in done.stdout.splitlines()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("page", PYTHON_PAGES)
 def test_the_python_code_of_the_page_runs_in_one_process(page: str, reader: tuple[Path, dict[str, str]]) -> None:
     """Block after block, in one namespace; the predictions have a row per text."""

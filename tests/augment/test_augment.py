@@ -206,7 +206,7 @@ def test_augmenting_processes_import_torch_only_if_a_function_needs_it() -> None
     assert (three, other != os.getpid()) == (3, True)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_dask_cluster_of_two_processes_gives_the_same_bytes(
     rows: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,7 +133,7 @@ def test_init_requires_an_option_if_top_folders_may_be_sources_or_classes(tmp_pa
     assert [getattr(source, "path", None) for source in load(tmp_path / "w").scrape.sources] == ["studio", "web"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_workspace_may_collect_all_its_rows_from_a_source(tmp_path: Path) -> None:
     """It is created without data: a source fills it, and labels that are added later join it."""
     done = seedling("init", tmp_path / "w", "--collect", "texts")
@@ -160,7 +160,7 @@ def test_a_workspace_may_collect_all_its_rows_from_a_source(tmp_path: Path) -> N
     assert "41 in, 41 kept" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_packed_workspace_reads_loose_files_that_are_added_later(
     tmp_path: Path, make_images: Callable[..., Path]
 ) -> None:

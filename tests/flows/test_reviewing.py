@@ -327,7 +327,7 @@ def time_out_runs(api: str, workspace: Path) -> list[dict[str, Any]]:
     return [run for run in runs if run["parameters"]["workspace"] == str(workspace)]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_scheduled_run_is_suspended_replaced_and_resumed(
     waiting_workspace: Path, environment: dict[str, str], prefect_variables: dict[str, str], tmp_path: Path
 ) -> None:

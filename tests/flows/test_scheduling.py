@@ -232,6 +232,7 @@ def test_a_run_that_is_due_while_another_is_at_work_is_cancelled(
     assert httpx.get(f"{api}/flow_runs/{running['id']}").json()["state"]["type"] in {"CANCELLED", "CRASHED"}
 
 
+@pytest.mark.soak
 def test_a_worker_runs_a_deployment_and_a_cancelled_run_leaves_no_process(
     finished_copy: Path, environment: dict[str, str], api: str, tmp_path: Path
 ) -> None:

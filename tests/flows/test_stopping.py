@@ -27,7 +27,6 @@ from prefect_runs import (
 
 from seedling.config.params import set_value
 
-pytestmark = pytest.mark.slow
 SECONDS = 900
 STOP_SECONDS = 10.0  # five are promised; the rest is for machines that are busy with others
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
@@ -84,13 +83,10 @@ def _stages_are_finished(output: Path, count: int) -> bool:
     return output.read_text().count(" s  ") >= count
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "number",
-    [
-        signal.SIGINT,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.soak),
-        pytest.param(signal.SIGKILL, marks=pytest.mark.soak),
-    ],
+    [signal.SIGINT, signal.SIGTERM, signal.SIGKILL],
     ids=lambda number: number.name,
 )
 def test_a_run_that_is_stopped_at_random_moments_leaves_no_process(
@@ -175,6 +171,7 @@ def test_a_spider_ends_with_the_run(
         stop(process, number, environment, output)
 
 
+@pytest.mark.slow
 def test_a_pipe_closes_when_the_run_is_killed(finished_copy: Path, environment: dict[str, str], tmp_path: Path) -> None:
     """`seedling run | tee log`: whoever reads sees the end, since no process that is left holds the pipe."""
     set_value(finished_copy, ["seed"], 5)

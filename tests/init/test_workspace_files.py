@@ -107,7 +107,7 @@ def test_the_workspaces_readme_names_each_file_and_only_commands_that_exist() ->
     assert named <= commands
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_worker_in_another_folder_runs_what_a_new_workspace_deploys(
     workspace: Path, shared_prefect_server: Service, tmp_path: Path
 ) -> None:

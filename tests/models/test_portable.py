@@ -132,7 +132,7 @@ def test_the_graph_of_sparse_text_features_predicts_the_same_probabilities(name:
     assert np.abs(graph_probabilities(model, new) - model.predict(new)).max() < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_onnx_graph_of_an_encoder_predicts_the_same_before_and_after_fine_tuning(
     of_texts: Path, tmp_path: Path
 ) -> None:
@@ -152,7 +152,7 @@ def test_the_graph_of_an_image_encoder_predicts_the_same_probabilities(of_images
     assert np.abs(graph_probabilities(model, new) - model.predict(new)).max() < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_exported_file_is_deterministic_and_contains_no_local_path(tmp_path: Path) -> None:
     """Two exports are equal byte for byte, and neither contains the path of the project."""
     model = trained(ImageFeatures(), IMAGES, LABELS, ["logistic_regression"])

@@ -113,7 +113,7 @@ def test_a_loss_that_is_not_a_number_ends_the_training() -> None:
         Loop(net, FitContext(1), 0.1, {}).run(lambda step, draw: iter([net.weight.sum() * torch.nan]), 3)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_unlabeled_images_improve_the_network() -> None:
     """With five labels per digit, pretraining and consistency increase the accuracy by at least five points."""
     order = np.random.default_rng(0).permutation(len(IMAGES))

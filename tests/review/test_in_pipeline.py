@@ -164,7 +164,7 @@ def test_labels_that_a_reviewer_gave_become_a_model(unlabeled: Path) -> None:
     assert "up to date" in run(sys.executable, "-m", "dvc", "status", folder=unlabeled)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_answers_are_an_input_of_validate_for_dvc_and_for_clones(unlabeled: Path, tmp_path: Path) -> None:
     """A new answer makes `dvc status` name validate; a clone with the log gives the same bytes by `dvc repro`."""
     with reviewing(unlabeled) as (client, _):
@@ -217,7 +217,7 @@ def test_two_reviewers_never_get_the_same_row_unless_they_should(unlabeled: Path
         assert not any(item["suggestion_shown"] or item["previous_label"] for item in shared)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_evaluate_alone_after_a_renamed_class_names_the_command(finished_copy: Path) -> None:
     """Validate has the new class, and the model the old one: an explained error instead of a traceback."""
     old = str(load_classes(finished_copy)[0])

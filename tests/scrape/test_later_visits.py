@@ -100,7 +100,7 @@ def test_an_api_that_answers_with_errors_alone_has_failed_temporarily(tmp_path: 
     assert (read(second)["text"].tolist(), len(read_rejected(second))) == (["note None", "note 1"], 0)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_browser_page_is_loaded_completely_although_it_did_not_change(tmp_path: Path) -> None:
     """The page has an unchanged ETag, and its script loads more rows.
 

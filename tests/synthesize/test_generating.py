@@ -122,7 +122,7 @@ def test_copies_of_existing_images_are_rejected() -> None:
     assert copy_filter.nearest(between, family) == ["own", "near"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_samples_equal_to_the_training_images_are_rejected(tmp_path: Path) -> None:
     """All rows of a class are nearly one image: the generator's samples are that image, and are counted as copies."""
     rng = np.random.default_rng(2)

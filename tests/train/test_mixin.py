@@ -84,7 +84,7 @@ def test_the_network_learns_from_the_mixin_and_predicts_our_classes() -> None:
     assert right["mixin"] > right["plain"] + 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_cross_validation_measures_whether_the_mixin_helps(workspace: Path) -> None:
     """In a run of all stages the network is trained with and without the mix-in, whose rows are in no other stage's
     output.

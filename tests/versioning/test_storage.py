@@ -211,7 +211,7 @@ def test_a_remote_that_never_answers_does_not_hang_the_run(copy: Path) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_clean_keeps_what_kept_experiments_need(copy: Path) -> None:
     """A dry run removes nothing; afterwards each kept experiment can be applied, and a run has nothing to do."""
     for draws in (300, 400):
@@ -315,7 +315,7 @@ def test_the_status_waits_for_a_half_written_dvc_lock(copy: Path) -> None:
         writer.join()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_status_is_shown_during_a_run(copy: Path) -> None:
     """While stages run, the status names them with exit code 4; then outstanding work is 3, a failed gate 1, and
     nothing to do 0.
