@@ -199,7 +199,7 @@ def test_an_unexpected_error_has_a_sentence_a_log_file_and_an_exit_code_of_its_o
     assert "test_damaged_files.py" in log.read_text()
 
 
-def test_the_known_cause_of_a_librarys_error_is_reported() -> None:
+def test_a_known_cause_of_an_error_in_a_library_is_reported() -> None:
     """DVC and Prefect wrap the error of the operating system."""
     try:
         try:
