@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from seedling.errors import MissingExtra
 
 EXTRA_MODULES: dict[str, tuple[str, ...]] = {
+    "boxes": ("faster_coco_eval",),
     "crawl": ("scrapy", "parsel", "lxml", "cssselect", "jmespath"),
     "browser": ("scrapy_playwright",),
     "dask": ("distributed",),

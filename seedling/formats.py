@@ -24,3 +24,14 @@ class PredictionFormat(StrEnum):
 def probability_column(class_name: str) -> str:
     """The column with the probabilities of a class. No other column of the predictions begins with `p_`."""
     return f"p_{class_name}"
+
+
+class BoxFormat(StrEnum):
+    """A format of annotation files."""
+
+    coco = "coco"
+    yolo = "yolo"
+    voc = "voc"
+    csv = "csv"
+    hugging_face = "hugging-face"
+    label_studio = "label-studio"

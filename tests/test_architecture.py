@@ -238,6 +238,9 @@ OTHER_PATHS = {  # names that are not of a workspace, by module
         *("tokenizer.json", "tokenizer_config.json"),
     },
     "records.run_description": {"reports"},  # a section of params.yaml
+    "boxes.writing": {  # the layouts of datasets of other tools
+        *("annotations.json", "boxes.csv", "data.yaml", "metadata.jsonl", "tasks.json"),
+    },
     "flows.server_process": {"seedling-server-start.lock"},  # in Prefect's folder
     "python_api": {"rows.parquet"},  # a temporary file that `seedling init` reads
     "report.cards": {"data/{}-*.parquet"},  # the layout of the Hugging Face Hub

@@ -186,6 +186,10 @@ def test_an_extra_of_pyproject_brings_the_modules_that_its_feature_imports(extra
 
 
 FEATURES = {
+    "boxes": (
+        "from seedling.boxes.masks import compressed_mask\ncompressed_mask([[0, 0, 4, 0, 4, 4]], (8, 8))",
+        "Masks of objects",
+    ),
     "crawl": (
         "from seedling.config.sources import CrawlSource\n"
         "from seedling.scrape.web import collect\n"

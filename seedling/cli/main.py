@@ -15,6 +15,7 @@ import typer
 
 import seedling
 from seedling.cli.ablate import ablate
+from seedling.cli.boxes import boxes
 from seedling.cli.clean import clean
 from seedling.cli.compare import compare
 from seedling.cli.export import export
@@ -53,6 +54,7 @@ COMMANDS = (
     serve,
     serve_reports,
     schedule,
+    boxes,
 )
 
 app = typer.Typer(

@@ -1,0 +1,1 @@
+"""Boxes around objects in images: the record of an annotated image, geometry, and the formats of annotation files."""
