@@ -71,7 +71,7 @@ test: .venv/.ready  ## the fast tests, two to three minutes on 2 cores
 	$(BIN)/pytest -n 3 --dist loadfile -m "not slow and not soak"
 
 test-slow: .venv/.ready  ## the slow tests, of a second and more: short pipelines, a real Prefect server, a real browser
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "slow and not soak"
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "slow and not soak" --durations 25
 
 soak: .venv/.ready  ## tests of many minutes, before a release: deployed topology, runs by the clock, a Dask cluster, kills, edits during runs, load on the server, intervals over many draws
 	$(BIN)/pytest -m soak
