@@ -16,6 +16,7 @@ random step is the mean of all steps.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ LABELS_PER_CLASS, SHARE_OF_LABEL_ERRORS = (
     (0.0, 0.2),
 )  # ranges of the labels per class and of the share of wrong labels; uniform
 SOURCES = 4
+FOLLOWED = {"label", "check_labels", "leave_out", "fix_source", "collect_class"}  # steps that are simulated
 AUGMENTATION_STRENGTH = (
     0.2,
     5.0,
@@ -155,6 +157,12 @@ def source_of(advice: AdviceRecord) -> int:
     return int(advice.text.rpartition(" ")[2])
 
 
+def rows_of(advice: AdviceRecord) -> int:
+    """Return the number of rows that a step names: the first number of its text."""
+    first, *_ = re.findall(r"\d[\d,]*", advice.text)
+    return int(first.replace(",", ""))
+
+
 def simulate_start(
     features: np.ndarray, frame: pd.DataFrame, classes: list[str], name: str, seed: int
 ) -> list[dict[str, Any]]:
@@ -222,7 +230,7 @@ def simulate_start(
     before = float((head.logits(Inputs(features[test_rows])).argmax(axis=1) == truth[test_rows]).mean())
     confidence = softmax(head.logits(Inputs(features[pool]))).max(axis=1)
     outcomes = []
-    for step in advice:
+    for step in (step for step in advice if step.what in FOLLOWED):
         pool_by_confidence = pool[np.argsort(confidence, kind="stable")]
         followed_rows, labels = follow(
             step, rows, noisy_labels, source, truth, pool_by_confidence, label_issues, classes
@@ -249,16 +257,14 @@ def follow(  # noqa: PLR0913  (the labeled rows, the pool and the truth, each as
     """Return the labeled rows and their labels after the step; `pool` is sorted by confidence, the lowest first."""
     if advice.what == "check_labels":
         labels = noisy_labels.copy()
-        checked_rows = np.argsort(-label_issues.p_label_error, kind="stable")[
-            : int(advice.text.split()[3].replace(",", ""))
-        ]
+        checked_rows = np.argsort(-label_issues.p_label_error, kind="stable")[: rows_of(advice)]
         labels[checked_rows] = truth[rows[checked_rows]]
         return rows, labels
     if advice.what == "leave_out":
         return rows, noisy_labels
     if advice.what == "fix_source":
         return rows, np.where(source == source_of(advice), truth[rows], noisy_labels)
-    count = int(advice.text.split()[1].replace(",", ""))
+    count = rows_of(advice)
     if advice.what == "collect_class":
         name = advice.text.partition("“")[2].partition("”")[0]
         pool = pool[truth[pool] == classes.index(name)]
