@@ -9,6 +9,7 @@ from pathlib import Path
 
 from seedling.boxes.annotations import AnnotatedObject
 from seedling.boxes.checks import CheckedAnnotations, FlaggedObject, RejectedObject, check
+from seedling.boxes.label_errors import BoxIssue, detail_of
 from seedling.boxes.reading import ReadingOptions, describe, frame_of, read_annotations
 from seedling.boxes.writing import lost_in, write_dataset
 from seedling.formats import BoxFormat
@@ -26,7 +27,6 @@ def check_boxes(
     *,
     form: BoxFormat | None = None,
     output: Path | None = None,
-    table: Path | None = None,
 ) -> CheckedAnnotations:
     """Print what was read and what is wrong with it; write the usable boxes in a format if there is one."""
     console = PrintableConsole()
@@ -34,9 +34,6 @@ def check_boxes(
     checked = check(read, partial(frame_of, images))
     for sentence in (*describe(read), *sentences_of(checked)):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-    if table is not None:
-        write_table(checked, table)
-        console.print(f"The list of them: {table}", markup=False, highlight=False, soft_wrap=True)
     if form is not None and output is not None:
         with terminal("boxes") as progress:
             write_dataset(checked, images, output, form, progress=progress)
@@ -75,8 +72,8 @@ def _first_of_each(listed: Sequence[RejectedObject] | Sequence[FlaggedObject]) -
     return {name: (len(texts), texts[0]) for name, texts in sorted(by_name.items(), key=lambda item: -len(item[1]))}
 
 
-def write_table(checked: CheckedAnnotations, path: Path) -> None:
-    """Write a CSV file with a row per rejected or unusual box and per problem of an annotation file."""
+def write_table(checked: CheckedAnnotations, issues: Sequence[BoxIssue], path: Path) -> None:
+    """Write a CSV file with a row per rejected or unusual box, possible label error, and problem of a file."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(TABLE_COLUMNS)
@@ -84,9 +81,14 @@ def write_table(checked: CheckedAnnotations, path: Path) -> None:
             writer.writerow([*_cells(rejected.file, rejected.annotated), rejected.reason, ""])
         for flagged in checked.flagged:
             writer.writerow([*_cells(flagged.file, flagged.annotated), flagged.flag, f"score {flagged.score:.1f}"])
+        for issue in issues:
+            box = issue.suggested if issue.annotated is None else issue.annotated
+            assert box is not None  # noqa: S101  (each kind of issue has one of them)
+            writer.writerow([*_cells(issue.file, box), issue.kind, detail_of(issue)])
         for problem in checked.annotations.problems:
             detail = f"{problem.where}: {problem.detail}" if problem.detail else problem.where
             writer.writerow(["", "", "", "", "", "", problem.kind, detail])
+    PrintableConsole().print(f"The list of them: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _cells(file: str, annotated: AnnotatedObject) -> list[str]:

@@ -45,22 +45,34 @@ def print_scores(checked: CheckedAnnotations, images: Path, predictions: Path) -
             f"{predictions} has the categories {', '.join(predicted.categories) or 'none'}, and the annotations "
             f"{', '.join(categories)}: give them the same names."
         )
-    matches = match_annotations(annotated, predicted.images, categories)
-    groups = np.array(sorted(annotated))
-    intervals = score_intervals(
-        matches, groups, draws=BOOTSTRAP_DRAWS, confidence=CONFIDENCE, rng=generator(0, "detection scores")
-    )
     console = PrintableConsole()
-    by_size = {
-        name: DetectionScores.of(match_annotations(annotated, predicted.images, categories, limits)).ap
-        for name, limits in AREA_RANGES.items()
-    }
-    for sentence in sentences_of(
-        intervals, DetectionScores.of(matches).class_values, categories, by_size, len(annotated)
-    ):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    print_score_sentences(console, annotated, predicted.images, categories)
     if unknown := [name for name in predicted.categories if name not in categories]:
         sentence = f"Boxes of categories that the annotations do not have are left out: {', '.join(unknown)}."
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_score_sentences(
+    console: PrintableConsole,
+    annotated: Mapping[str, AnnotatedImage],
+    predicted: Mapping[str, AnnotatedImage],
+    categories: Sequence[str],
+) -> None:
+    """Print the scores of predicted boxes with their intervals, and AP by category and by size."""
+    matches = match_annotations(annotated, predicted, categories)
+    intervals = score_intervals(
+        matches,
+        np.array(sorted(annotated)),
+        draws=BOOTSTRAP_DRAWS,
+        confidence=CONFIDENCE,
+        rng=generator(0, "detection scores"),
+    )
+    by_size = {
+        name: DetectionScores.of(match_annotations(annotated, predicted, categories, limits)).ap
+        for name, limits in AREA_RANGES.items()
+    }
+    class_values = DetectionScores.of(matches).class_values
+    for sentence in sentences_of(intervals, class_values, categories, by_size, len(annotated)):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -20,37 +20,66 @@ class WithoutAnnotation(StrEnum):
     background = "background"
 
 
+Images = Annotated[Path, typer.Argument(help="Folder of the images.")]
+Annotations = Annotated[
+    Path | None, typer.Argument(help="Folder or file of the annotations.", show_default="the folder of the images")
+]
+Write = Annotated[BoxFormat | None, typer.Option("--as", help="Format to write the usable boxes in.")]
+Output = Annotated[Path | None, typer.Option("--to", help="New folder to write to, with the images.")]
+Unannotated = Annotated[
+    WithoutAnnotation, typer.Option("--without-annotation", help="What an image is that no annotation names.")
+]
+HullsOfRotated = Annotated[
+    bool, typer.Option("--hulls-of-rotated", help="Read a rotated box as the upright box around it.")
+]
+Table = Annotated[
+    Path | None,
+    typer.Option("--table", help="CSV file to write: rejected and unusual boxes, label errors, and problems."),
+]
+Predictions = Annotated[
+    Path | None,
+    typer.Option("--predictions", help="Folder or file of a detector's boxes, with confidences, to score."),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="Pretrained convolutional model: a folder, or a name on the Hugging Face Hub. Trains a detector on it by "
+        "cross-validation, scores its boxes, and lists possible label errors. Needs seedling-ml\\[encoder].",
+    ),
+]
+
+
 def boxes(  # noqa: PLR0913  (Typer makes an option of each argument)
-    images: Annotated[Path, typer.Argument(help="Folder of the images.")],
-    annotations: Annotated[
-        Path | None, typer.Argument(help="Folder or file of the annotations.", show_default="the folder of the images")
-    ] = None,
-    write: Annotated[BoxFormat | None, typer.Option("--as", help="Format to write the usable boxes in.")] = None,
-    output: Annotated[Path | None, typer.Option("--to", help="New folder to write to, with the images.")] = None,
-    without_annotation: Annotated[
-        WithoutAnnotation, typer.Option(help="What an image is that no annotation names.")
-    ] = WithoutAnnotation.unlabeled,
-    rotated: Annotated[
-        bool, typer.Option("--hulls-of-rotated", help="Read a rotated box as the upright box around it.")
-    ] = False,
-    table: Annotated[
-        Path | None, typer.Option("--table", help="CSV file to write: rejected and unusual boxes, and problems.")
-    ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option("--predictions", help="Folder or file of a detector's boxes, with confidences, to score."),
-    ] = None,
+    images: Images,
+    annotations: Annotations = None,
+    write: Write = None,
+    output: Output = None,
+    without_annotation: Unannotated = WithoutAnnotation.unlabeled,
+    hulls_of_rotated: HullsOfRotated = False,
+    table: Table = None,
+    predictions: Predictions = None,
+    backbone: Backbone = None,
     debug: Debug = False,
 ) -> None:
-    """Check images with boxes, write them in another of six annotation formats, and score a detector's boxes."""
+    """Check images with boxes, find label errors, write the boxes in another format, and score a detector's boxes."""
     with explained(debug):
         if (write is None) != (output is None):
             raise InputError("Writing needs both the format and a new folder: pass --as and --to.")
         from seedling.boxes.command import check_boxes
         from seedling.boxes.reading import ReadingOptions
 
-        options = ReadingOptions(without_annotation.value, rotated)
-        checked = check_boxes(images, annotations, options, form=write, output=output, table=table)
+        options = ReadingOptions(without_annotation.value, hulls_of_rotated)
+        checked = check_boxes(images, annotations, options, form=write, output=output)
+        issues = []
+        if backbone is not None:
+            from seedling.boxes.cross_validation import cross_validated_issues
+
+            issues = cross_validated_issues(checked, images, backbone)
+        if table is not None:
+            from seedling.boxes.command import write_table
+
+            write_table(checked, issues, table)
         if predictions is not None:
             from seedling.boxes.scoring import print_scores
 

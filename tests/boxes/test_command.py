@@ -12,7 +12,10 @@ from annotated_folders import HEIGHT, WIDTH, write_annotations, write_files, wri
 from in_process import seedling
 from PIL import Image
 
-from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject
+from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject, AnnotationSet
+from seedling.boxes.checks import CheckedAnnotations
+from seedling.boxes.command import write_table
+from seedling.boxes.label_errors import BoxIssue
 from seedling.boxes.reading import read_annotations
 from seedling.formats import BoxFormat
 
@@ -185,3 +188,16 @@ def test_predictions_of_other_categories_are_explained(annotated: tuple[Path, Pa
     predictions = write_annotations("coco", found, ["Katze"], tmp_path / "predictions")
     output = run("boxes", *annotated, "--predictions", predictions, exit_code=2)
     assert "has the categories Katze, and the annotations cat, dog" in " ".join(output.split())
+
+
+def test_the_table_lists_label_errors(tmp_path: Path) -> None:
+    """With the box, the kind, and what the model suggests."""
+    checked = CheckedAnnotations(AnnotationSet("voc"))
+    cat, dog = AnnotatedObject("cat", (1, 2, 10, 20)), AnnotatedObject("dog", (1, 3, 10, 20), "model", 0.9)
+    issues = [BoxIssue("a.png", "swapped", 0.81, cat, dog), BoxIssue("b.png", "overlooked", 0.5, None, dog)]
+    write_table(checked, issues, tmp_path / "table.csv")
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert [list(row.values()) for row in rows] == [
+        ["a.png", "cat", "1", "2", "10", "20", "swapped", "score 0.81, rather dog"],
+        ["b.png", "dog", "1", "3", "10", "20", "overlooked", "score 0.50"],
+    ]

@@ -1,0 +1,72 @@
+"""Trains a detector by cross-validation, scores it on images it has not learned, and lists possible label errors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject
+from seedling.boxes.checks import CheckedAnnotations
+from seedling.boxes.feature_maps import Backbone
+from seedling.boxes.label_errors import BoxIssue, detail_of, find_box_issues
+from seedling.boxes.learning import FOLDS, DetectorSettings, cross_validate, encode_images
+from seedling.boxes.metrics import Detections
+from seedling.boxes.scoring import print_score_sentences
+from seedling.errors import InputError
+from seedling.extras import require
+from seedling.progress import terminal
+from seedling.terminal.console import PrintableConsole
+
+MIN_ISSUE_SCORE = 0.3
+EXAMPLES_PER_KIND = 3
+
+
+def cross_validated_issues(
+    checked: CheckedAnnotations, images: Path, backbone: str, settings: DetectorSettings | None = None
+) -> list[BoxIssue]:
+    """Print the scores of the out-of-fold boxes and the most likely label errors, and return those.
+
+    Raises InputError if fewer images have objects than there are folds.
+    """
+    require("encoder", "Training a detector")
+    annotated = {file: image for file, image in sorted(checked.annotations.images.items()) if image.complete == "yes"}
+    with_objects = sum(bool(image.objects) for image in annotated.values())
+    if with_objects < FOLDS:
+        raise InputError(
+            f"Cross-validation needs {FOLDS} images with objects, and there are {with_objects}: annotate more."
+        )
+    settings = settings or DetectorSettings()
+    with terminal("boxes") as progress:
+        encoded = encode_images(checked, images, Backbone.load(backbone), settings, progress)
+        found = cross_validate(encoded, settings, progress=progress)
+    categories = checked.annotations.categories
+    console = PrintableConsole()
+    predicted = {file: _as_image(annotated[file], detections, categories) for file, detections in found.items()}
+    console.print("By cross-validation, each image with a detector that has not learned it:", highlight=False)
+    print_score_sentences(console, annotated, predicted, categories)
+    issues = [issue for issue in find_box_issues(annotated, found, categories) if issue.score >= MIN_ISSUE_SCORE]
+    print_issues(console, issues)
+    return issues
+
+
+def _as_image(image: AnnotatedImage, found: Detections, categories: list[str]) -> AnnotatedImage:
+    """The image with the detections in place of its objects."""
+    objects = tuple(
+        AnnotatedObject(categories[class_index], (box[0], box[1], box[2], box[3]), "model", float(score))
+        for class_index, box, score in zip(found.classes, found.boxes.tolist(), found.scores, strict=True)
+    )
+    return replace(image, objects=objects)
+
+
+def print_issues(console: PrintableConsole, issues: list[BoxIssue]) -> None:
+    """Print the number of issues of each kind, and the first of them."""
+    counts = Counter(issue.kind for issue in issues)
+    for kind, count in counts.most_common():
+        console.print(f"{kind} ({count:,} possible label errors), the most likely:", highlight=False)
+        for issue in [issue for issue in issues if issue.kind == kind][:EXAMPLES_PER_KIND]:
+            box = issue.suggested if issue.annotated is None else issue.annotated
+            assert box is not None  # noqa: S101  (each kind of issue has one of them)
+            position = ", ".join(f"{value:.4g}" for value in box.box)
+            sentence = f"  {issue.file}: {box.category} at {position} ({detail_of(issue)})"
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
