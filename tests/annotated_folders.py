@@ -34,7 +34,7 @@ def write_images(folder: Path, files: Sequence[str]) -> Path:
 def write_annotations(kind: str, images: Sequence[AnnotatedImage], categories: Sequence[str], folder: Path) -> Path:
     """The annotation file or folder of a format; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    sized = [(image, WIDTH, HEIGHT) for image in images]
+    sized = [(image, image.width or WIDTH, image.height or HEIGHT) for image in images]
     if kind == "coco":
         write_coco(sized, categories, folder / "instances.json")
     elif kind == "csv":
@@ -43,13 +43,13 @@ def write_annotations(kind: str, images: Sequence[AnnotatedImage], categories: S
         write_metadata(sized, folder / "metadata.jsonl")
     elif kind == "label_studio":
         (folder / "tasks.json").write_text(json.dumps(label_studio_tasks(sized)))
-    for image in images if kind in {"voc", "yolo"} else ():
+    for image, width, height in sized if kind in {"voc", "yolo"} else ():
         path = folder / Path(image.file).with_suffix(".xml" if kind == "voc" else ".txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "voc":
-            write_voc(image, WIDTH, HEIGHT, path)
+            write_voc(image, width, height, path)
         else:
-            write_yolo(image, WIDTH, HEIGHT, categories, path)
+            write_yolo(image, width, height, categories, path)
     if kind == "yolo":
         write_data_yaml(categories, {"train": "."}, folder / "data.yaml")
     return folder

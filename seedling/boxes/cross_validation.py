@@ -17,6 +17,7 @@ from seedling.errors import InputError
 from seedling.extras import require
 from seedling.progress import terminal
 from seedling.terminal.console import PrintableConsole
+from seedling.terminal.counts import counted_noun
 
 MIN_ISSUE_SCORE = 0.3
 EXAMPLES_PER_KIND = 3
@@ -42,6 +43,10 @@ def cross_validated_issues(
         found = cross_validate(encoded, settings, progress=progress)
     categories = checked.annotations.categories
     console = PrintableConsole()
+    if lost := len(annotated) - len(found):
+        sentence = f"{counted_noun(lost, 'image')} cannot be decoded and took no part."
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    annotated = {file: annotated[file] for file in found}
     predicted = {file: _as_image(annotated[file], detections, categories) for file, detections in found.items()}
     console.print("By cross-validation, each image with a detector that has not learned it:", highlight=False)
     print_score_sentences(console, annotated, predicted, categories)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from seedling.boxes.annotations import AnnotatedImage
 from seedling.boxes.checks import CheckedAnnotations
 from seedling.boxes.detector import CachedView, DetectorHead, detect, train_head
-from seedling.boxes.feature_maps import Backbone, Pixels
+from seedling.boxes.feature_maps import STRIDES, Backbone, Pixels
 from seedling.boxes.geometry import as_boxes
 from seedling.boxes.metrics import Detections
 from seedling.boxes.views import (
@@ -25,6 +25,7 @@ from seedling.boxes.views import (
     visible_boxes,
     whole_view,
 )
+from seedling.errors import InputError
 from seedling.media import images
 from seedling.models.device import use_one_thread
 from seedling.parallel.executor import in_threads
@@ -36,6 +37,8 @@ STEPS = 600
 VIEWS_PER_IMAGE = 6
 FOLDS = 5
 MAX_MEGAPIXELS = 64.0
+MAX_FEATURE_BYTES = 2 * 2**30  # of all views together; more images have fewer views
+BYTES_PER_FEATURE = 2
 
 
 @dataclass(frozen=True)
@@ -74,28 +77,52 @@ def encode_images(
     settings: DetectorSettings,
     progress: Progress = silent,
 ) -> EncodedImages:
-    """The feature maps of all views of the images whose objects are annotated."""
+    """The feature maps of all views of the images whose objects are annotated, without those that cannot be decoded.
+
+    Raises InputError if one view of each image needs more than MAX_FEATURE_BYTES.
+    """
     annotated = {file: image for file, image in sorted(checked.annotations.images.items()) if image.complete == "yes"}
     frames = [checked.frames[file] for file in annotated]
     size = view_size(
         np.array([frame.width for frame in frames]), np.array([frame.height for frame in frames]), settings.side
     )
     categories = checked.annotations.categories
+    settings = replace(settings, views=views_within(settings.views, len(annotated), backbone.channels, size))
     done = 0
 
-    def encoded(item: tuple[str, AnnotatedImage]) -> EncodedImage:
+    def encoded(item: tuple[str, AnnotatedImage]) -> EncodedImage | None:
         nonlocal done
         file, image = item
         use_one_thread(torch.device("cpu"))
-        pixels = images.decode((folder / file).read_bytes(), MAX_MEGAPIXELS)
+        try:
+            pixels = images.decode((folder / file).read_bytes(), MAX_MEGAPIXELS)
+        except (OSError, ValueError) as error:
+            checked.annotations.report("image_not_decodable", file, str(error))
+            return None
         result = _encode(pixels, image, categories, backbone, size, settings)
         done += 1
         progress("encode", done, len(annotated))
         return result
 
-    return EncodedImages(
-        list(annotated), in_threads(encoded, list(annotated.items())), categories, backbone.channels, size
+    results = in_threads(encoded, list(annotated.items()))
+    of_file = {file: result for file, result in zip(annotated, results, strict=True) if result is not None}
+    return EncodedImages(list(of_file), list(of_file.values()), categories, backbone.channels, size)
+
+
+def views_within(views: int, n_images: int, channels: Sequence[int], size: tuple[int, int]) -> int:
+    """The number of views per image, at most `views`, whose feature maps fit in MAX_FEATURE_BYTES together."""
+    cells = [size[0] // stride * (size[1] // stride) for stride in STRIDES]
+    bytes_per_view = BYTES_PER_FEATURE * sum(
+        count * of_stride for count, of_stride in zip(channels, cells, strict=True)
     )
+    fitting = MAX_FEATURE_BYTES // max(1, bytes_per_view * n_images)
+    if not fitting:
+        raise InputError(
+            f"The features of {n_images:,} images need {n_images * bytes_per_view / 2**30:.1f} GB, and at most "
+            f"{MAX_FEATURE_BYTES / 2**30:.0f} GB are kept in memory: pass a folder of at most "
+            f"{MAX_FEATURE_BYTES // bytes_per_view:,} annotated images."
+        )
+    return min(views, fitting)
 
 
 def _encode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from seedling.boxes.detector import (
 )
 from seedling.boxes.feature_maps import Backbone
 from seedling.boxes.geometry import as_boxes, intersection_over_union
-from seedling.boxes.learning import DetectorSettings, cross_validate, encode_images, folds_of
+from seedling.boxes.learning import DetectorSettings, cross_validate, encode_images, folds_of, views_within
 from seedling.boxes.reading import frame_of, read_annotations
 from seedling.errors import InputError
 
@@ -200,3 +201,24 @@ def test_cross_validation_needs_five_images_with_objects(tmp_path: Path, shallow
     checked = check(read_annotations(images, annotations), partial(frame_of, images))
     with pytest.raises(InputError, match="needs 5 images with objects, and there are 4"):
         cross_validated_issues(checked, images, str(shallow))
+
+
+def test_an_image_that_cannot_be_decoded_takes_no_part(tmp_path: Path, shallow: Path) -> None:
+    """Its header is intact, and its pixels are cut off."""
+    images, annotations = write_squares(tmp_path, 6)
+    with io.BytesIO() as file:
+        Image.open(images / "02.png").save(file, format="JPEG")
+        (images / "02.png").write_bytes(file.getvalue()[:700])
+    checked = check(read_annotations(images, annotations), partial(frame_of, images))
+    encoded = encode_images(checked, images, Backbone.load(str(shallow)), DetectorSettings(side=SIDE, views=1))
+    assert "02.png" not in encoded.files
+    assert len(encoded.files) == len(encoded.images) == 5
+    assert checked.annotations.problem_counts() == {"image_not_decodable": 1}
+
+
+def test_more_images_have_fewer_views() -> None:
+    """By hand: 4 channels on 64 + 16 + 4 cells of two bytes are 672 bytes per view."""
+    assert views_within(6, 100, (4, 4, 4), (64, 64)) == 6
+    assert views_within(6, 1_000_000, (4, 4, 4), (64, 64)) == 3
+    with pytest.raises(InputError, match="at most 3,195,660 annotated images"):
+        views_within(6, 4_000_000, (4, 4, 4), (64, 64))
