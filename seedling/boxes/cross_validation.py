@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject
 from seedling.boxes.checks import CheckedAnnotations
 from seedling.boxes.feature_maps import Backbone
-from seedling.boxes.label_errors import BoxIssue, detail_of, find_box_issues
+from seedling.boxes.label_errors import BoxIssue, IssueKind, detail_of, find_box_issues
 from seedling.boxes.learning import FOLDS, DetectorSettings, cross_validate, encode_images
 from seedling.boxes.metrics import Detections
 from seedling.boxes.scoring import print_score_sentences
@@ -19,7 +20,12 @@ from seedling.progress import terminal
 from seedling.terminal.console import PrintableConsole
 from seedling.terminal.counts import counted_noun
 
-MIN_ISSUE_SCORE = 0.3
+MIN_SCORES: Mapping[IssueKind, float] = {
+    "overlooked": 0.5,
+    "swapped": 0.5,
+    "badly_located": 0.5,
+    "superfluous": 0.7,  # 1 minus a score: small objects have low ones
+}
 EXAMPLES_PER_KIND = 3
 
 
@@ -50,7 +56,7 @@ def cross_validated_issues(
     predicted = {file: _as_image(annotated[file], detections, categories) for file, detections in found.items()}
     console.print("By cross-validation, each image with a detector that has not learned it:", highlight=False)
     print_score_sentences(console, annotated, predicted, categories)
-    issues = [issue for issue in find_box_issues(annotated, found, categories) if issue.score >= MIN_ISSUE_SCORE]
+    issues = [issue for issue in find_box_issues(annotated, found, categories) if issue.score >= MIN_SCORES[issue.kind]]
     print_issues(console, issues)
     return issues
 
@@ -68,7 +74,7 @@ def print_issues(console: PrintableConsole, issues: list[BoxIssue]) -> None:
     """Print the number of issues of each kind, and the first of them."""
     counts = Counter(issue.kind for issue in issues)
     for kind, count in counts.most_common():
-        console.print(f"{kind} ({count:,} possible label errors), the most likely:", highlight=False)
+        console.print(f"{kind} ({counted_noun(count, 'possible label error')}), the most likely:", highlight=False)
         for issue in [issue for issue in issues if issue.kind == kind][:EXAMPLES_PER_KIND]:
             box = issue.suggested if issue.annotated is None else issue.annotated
             assert box is not None  # noqa: S101  (each kind of issue has one of them)
