@@ -75,17 +75,17 @@ def make_wrong(
 
 
 def ranked_by_seedling(
-    images: Mapping[str, AnnotatedImage], found: Mapping[str, Detections], categories: Sequence[str], change: Change
+    images: Mapping[str, AnnotatedImage], detections: Mapping[str, Detections], categories: Sequence[str], change: Change
 ) -> Ranked:
     """The candidates of Seedling for this kind of error."""
-    issues = [issue for issue in find_box_issues(images, found, categories) if issue.kind == KIND_OF[change]]
+    issues = [issue for issue in find_box_issues(images, detections, categories) if issue.kind == KIND_OF[change]]
     boxes = [issue.suggested if issue.annotated is None else issue.annotated for issue in issues]
     return [(issue.score, issue.file, box.box) for issue, box in zip(issues, boxes, strict=True) if box is not None]
 
 
 def ranked_by_objectlab(
     images: Mapping[str, AnnotatedImage],
-    found: Mapping[str, Detections],
+    detections: Mapping[str, Detections],
     categories: Sequence[str],
     change: Change,
     threshold: float,
@@ -99,7 +99,7 @@ def ranked_by_objectlab(
         }
         for file in files
     ]
-    predictions = [by_class(found[file], len(categories)) for file in files]
+    predictions = [by_class(detections[file], len(categories)) for file in files]
     if change == "moved":
         qualities = compute_badloc_box_scores(
             labels=labels, predictions=predictions, low_probability_threshold=threshold
@@ -117,10 +117,10 @@ def ranked_by_objectlab(
     return ranked
 
 
-def by_class(found: Detections, n_classes: int) -> list[np.ndarray]:
+def by_class(detections: Detections, n_classes: int) -> list[np.ndarray]:
     """Return the detections as ObjectLab takes them: per class, corners and score."""
-    rows = np.concatenate([to_corners(found.boxes), found.scores[:, None]], axis=1)
-    return [rows[found.classes == class_index] for class_index in range(n_classes)]
+    rows = np.concatenate([to_corners(detections.boxes), detections.scores[:, None]], axis=1)
+    return [rows[detections.classes == class_index] for class_index in range(n_classes)]
 
 
 def average_precision(ranked: Ranked, wrong: Sequence[tuple[str, AnnotatedObject]]) -> float:
@@ -128,14 +128,14 @@ def average_precision(ranked: Ranked, wrong: Sequence[tuple[str, AnnotatedObject
     open_boxes: dict[str, list[tuple[float, ...]]] = {}
     for file, annotated in wrong:
         open_boxes.setdefault(file, []).append(annotated.box)
-    found, total = 0, 0.0
+    n_found, total = 0, 0.0
     for rank, (_, file, box) in enumerate(sorted(ranked, key=lambda each: -each[0]), start=1):
         candidates = open_boxes.get(file, [])
         overlaps = intersection_over_union(as_boxes([box]), as_boxes(candidates))[0]
         if len(overlaps) and overlaps.max() >= FOUND_OVERLAP:
             candidates.pop(int(overlaps.argmax()))
-            found += 1
-            total += found / rank
+            n_found += 1
+            total += n_found / rank
     return total / len(wrong)
 
 
@@ -152,12 +152,12 @@ def draw(
     for change in KIND_OF:
         wrong_images, wrong = make_wrong(images, change, categories, rng)
         changed = replace(checked, annotations=replace(checked.annotations, images=wrong_images))
-        found = cross_validate(encode_images(changed, folder, backbone, settings), settings)
+        detections = cross_validate(encode_images(changed, folder, backbone, settings), settings)
         results[f"{change}, Seedling"] = average_precision(
-            ranked_by_seedling(wrong_images, found, categories, change), wrong
+            ranked_by_seedling(wrong_images, detections, categories, change), wrong
         )
         results[f"{change}, ObjectLab"] = max(
-            average_precision(ranked_by_objectlab(wrong_images, found, categories, change, threshold), wrong)
+            average_precision(ranked_by_objectlab(wrong_images, detections, categories, change, threshold), wrong)
             for threshold in THRESHOLDS_OF_OBJECTLAB
         )
         print(seed, change, len(wrong), results, flush=True)

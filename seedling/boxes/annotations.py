@@ -79,11 +79,11 @@ class AnnotationSet:
         """Add an image. The second annotation of an image is left out, as a problem unless it is equal."""
         for annotated in image.objects:
             self.add_category(annotated.category)
-        known = self.images.get(image.file)
-        if known is None:
+        earlier = self.images.get(image.file)
+        if earlier is None:
             self.images[image.file] = image
-        elif known.objects != image.objects:
-            detail = f"{image.file}: {len(known.objects)} objects in {known.annotation}, {len(image.objects)} here"
+        elif earlier.objects != image.objects:
+            detail = f"{image.file}: {len(earlier.objects)} objects in {earlier.annotation}, {len(image.objects)} here"
             self.report("annotated_twice", image.annotation, detail)
 
     def add_category(self, name: str) -> None:

@@ -46,17 +46,17 @@ def cross_validated_issues(
     settings = settings or DetectorSettings()
     with terminal("boxes") as progress:
         encoded = encode_images(checked, images, Backbone.load(backbone), settings, progress)
-        found = cross_validate(encoded, settings, progress=progress)
+        predictions = cross_validate(encoded, settings, progress=progress)
     categories = checked.annotations.categories
     console = PrintableConsole()
-    if lost := len(annotated) - len(found):
+    if lost := len(annotated) - len(predictions):
         sentence = f"{counted_noun(lost, 'image')} cannot be decoded and took no part."
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-    annotated = {file: annotated[file] for file in found}
-    predicted = {file: _as_image(annotated[file], detections, categories) for file, detections in found.items()}
+    annotated = {file: annotated[file] for file in predictions}
+    predicted = {file: _as_image(annotated[file], detections, categories) for file, detections in predictions.items()}
     console.print("By cross-validation, each image with a detector that has not learned it:", highlight=False)
     print_score_sentences(console, annotated, predicted, categories)
-    issues = [issue for issue in find_box_issues(annotated, found, categories) if issue.score >= MIN_SCORES[issue.kind]]
+    issues = [issue for issue in find_box_issues(annotated, predictions, categories) if issue.score >= MIN_SCORES[issue.kind]]
     print_issues(console, issues)
     return issues
 

@@ -53,76 +53,76 @@ def find_box_issues(
     """
     issues = [
         issue
-        for file, found in predictions.items()
-        for issue in issues_of_image(file, images[file].objects, found, categories)
+        for file, detections in predictions.items()
+        for issue in issues_of_image(file, images[file].objects, detections, categories)
     ]
     return sorted(issues, key=lambda issue: (-issue.score, issue.file))
 
 
 def issues_of_image(
-    file: str, objects: Sequence[AnnotatedObject], found: Detections, categories: Sequence[str]
+    file: str, objects: Sequence[AnnotatedObject], detections: Detections, categories: Sequence[str]
 ) -> Iterator[BoxIssue]:
     """The issues of one image with a score above 0."""
     boxes = as_boxes([each.box for each in objects])
     is_crowd = np.array([each.is_crowd for each in objects], dtype=bool)
-    overlaps = intersection_over_union(found.boxes, boxes, is_crowd=is_crowd)
+    overlaps = intersection_over_union(detections.boxes, boxes, is_crowd=is_crowd)
     suggestions = [
         AnnotatedObject(categories[class_index], (box[0], box[1], box[2], box[3]), "model", float(score))
-        for class_index, box, score in zip(found.classes, found.boxes.tolist(), found.scores, strict=True)
+        for class_index, box, score in zip(detections.classes, detections.boxes.tolist(), detections.scores, strict=True)
     ]
-    for position in _overlooked_order(found, overlooked_scores(found, overlaps)):
-        score = float(overlooked_scores(found, overlaps)[position])
+    for position in _overlooked_order(detections, overlooked_scores(detections, overlaps)):
+        score = float(overlooked_scores(detections, overlaps)[position])
         yield BoxIssue(file, "overlooked", score, None, suggestions[position])
     for number, annotated in enumerate(objects):
         if annotated.is_crowd:
             continue
         of_box, class_index = overlaps[:, number], categories.index(annotated.category)
-        swapped, position = swapped_score(found, of_box, class_index, len(categories))
+        swapped, position = swapped_score(detections, of_box, class_index, len(categories))
         if swapped > 0:
             yield BoxIssue(file, "swapped", swapped, annotated, suggestions[position])
-        located, position = badly_located_score(found, overlaps, number, class_index)
+        located, position = badly_located_score(detections, overlaps, number, class_index)
         if located > 0:
             yield BoxIssue(file, "badly_located", located, annotated, suggestions[position])
-        yield BoxIssue(file, "superfluous", superfluous_score(found, of_box), annotated)
+        yield BoxIssue(file, "superfluous", superfluous_score(detections, of_box), annotated)
 
 
-def overlooked_scores(found: Detections, overlaps: Floats) -> Floats:
+def overlooked_scores(detections: Detections, overlaps: Floats) -> Floats:
     """(n_detections,). overlaps: (n_detections, n_objects)."""
     largest = overlaps.max(axis=1, initial=0.0)
-    return np.asarray(found.scores * np.maximum(0.0, 1.0 - largest / SAME_OBJECT_OVERLAP))
+    return np.asarray(detections.scores * np.maximum(0.0, 1.0 - largest / SAME_OBJECT_OVERLAP))
 
 
-def _overlooked_order(found: Detections, scores: Floats) -> Iterator[int]:
+def _overlooked_order(detections: Detections, scores: Floats) -> Iterator[int]:
     """The detections with a score above 0, the highest first; of several of one object only the first."""
     taken: Boxes = as_boxes([])
     for position in np.argsort(-scores, kind="stable"):
         if scores[position] <= 0:
             return
-        box = found.boxes[position : position + 1]
+        box = detections.boxes[position : position + 1]
         if intersection_over_union(box, taken).max(initial=0.0) < SAME_OBJECT_OVERLAP:
             taken = np.concatenate([taken, box])
             yield int(position)
 
 
-def swapped_score(found: Detections, of_box: Floats, class_index: int, n_classes: int) -> tuple[float, int]:
+def swapped_score(detections: Detections, of_box: Floats, class_index: int, n_classes: int) -> tuple[float, int]:
     """The score of an annotated box, and the detection of the other class. of_box: (n_detections,) overlaps."""
     is_same = of_box >= SAME_OBJECT_OVERLAP
     evidence = np.zeros(n_classes)
-    np.maximum.at(evidence, found.classes[is_same], found.scores[is_same])
-    own = evidence[class_index]
+    np.maximum.at(evidence, detections.classes[is_same], detections.scores[is_same])
+    of_label = evidence[class_index]
     others = evidence.copy()
     others[class_index] = 0.0
     other = int(others.argmax())
     if others[other] <= 0:
         return 0.0, 0
-    of_other = np.where(is_same & (found.classes == other), found.scores, -1.0)
-    return float(others[other] ** 2 / (others[other] + own)), int(of_other.argmax())
+    of_other = np.where(is_same & (detections.classes == other), detections.scores, -1.0)
+    return float(others[other] ** 2 / (others[other] + of_label)), int(of_other.argmax())
 
 
-def badly_located_score(found: Detections, overlaps: Floats, number: int, class_index: int) -> tuple[float, int]:
+def badly_located_score(detections: Detections, overlaps: Floats, number: int, class_index: int) -> tuple[float, int]:
     """The score of the annotated box with this number, and the detection that is located better."""
     of_box = overlaps[:, number]
-    weight = np.where(found.classes == class_index, np.minimum(1.0, found.scores / FULL_WEIGHT_SCORE), 0.0)
+    weight = np.where(detections.classes == class_index, np.minimum(1.0, detections.scores / FULL_WEIGHT_SCORE), 0.0)
     explained = np.delete(overlaps, number, axis=1).max(axis=1, initial=0.0) / SAME_OBJECT_OVERLAP
     moves = np.where(
         of_box >= MIN_OVERLAP_IF_BADLY_LOCATED, weight * np.maximum(0.0, 1.0 - explained) * (1.0 - of_box), 0.0
@@ -134,9 +134,9 @@ def badly_located_score(found: Detections, overlaps: Floats, number: int, class_
     return (1.0 - fit) * (SHARE_WITHOUT_MOVE + (1.0 - SHARE_WITHOUT_MOVE) * float(moves[best])), best
 
 
-def superfluous_score(found: Detections, of_box: Floats) -> float:
+def superfluous_score(detections: Detections, of_box: Floats) -> float:
     """The score of an annotated box."""
-    return 1.0 - float(found.scores[of_box >= NEAR_OVERLAP].max(initial=0.0))
+    return 1.0 - float(detections.scores[of_box >= NEAR_OVERLAP].max(initial=0.0))
 
 
 def detail_of(issue: BoxIssue) -> str:

@@ -192,8 +192,8 @@ def predict(encoded: EncodedImages, positions: Sequence[int], head: DetectorHead
     for position in positions:
         image = encoded.images[position]
         maps = [level[None].float() for level in image.views[0].maps]
-        (found,) = detect(head, maps, encoded.size)
-        result.append(Detections(image.geometry.to_image(found.boxes), found.classes, found.scores))
+        (detections,) = detect(head, maps, encoded.size)
+        result.append(Detections(image.geometry.to_image(detections.boxes), detections.classes, detections.scores))
     return result
 
 
@@ -215,4 +215,4 @@ def cross_validate(
         return predicted
 
     predictions = [each for of_fold in in_threads(predictions_of, range(folds)) for each in of_fold]
-    return {encoded.files[position]: found for position, found in sorted(predictions, key=lambda each: each[0])}
+    return {encoded.files[position]: detections for position, detections in sorted(predictions, key=lambda each: each[0])}

@@ -211,8 +211,8 @@ class DetectionScores:
         average, recall = (np.array([pair[part] for pair in both]).reshape(len(both), -1) for part in (0, 1))
 
         def mean(values: Floats) -> float:
-            known = values[~np.isnan(values)]
-            return float(known.mean()) if known.size else float("nan")
+            of_classes = values[~np.isnan(values)]
+            return float(of_classes.mean()) if of_classes.size else float("nan")
 
         def at(threshold: float) -> float:
             return mean(average[:, np.flatnonzero(np.isclose(thresholds, threshold))])

@@ -55,7 +55,7 @@ def find_annotations(folder: Path) -> list[AnnotationFiles]:
         if kind is not None and path != names:
             kinds.setdefault(kind, []).append(path)
     return [
-        AnnotationFiles(kind, tuple(found), names if kind == yolo.FORMAT else None) for kind, found in kinds.items()
+        AnnotationFiles(kind, tuple(of_kind), names if kind == yolo.FORMAT else None) for kind, of_kind in kinds.items()
     ]
 
 
@@ -101,13 +101,13 @@ def read_annotations(
     if not index.files:
         raise InputError(f"{images} has no images: name the folder that contains them.")
     top = images if annotations is None else annotations
-    found = find_annotations(top) if top.is_dir() else _single_file(top)
-    if not found:
+    formats = find_annotations(top) if top.is_dir() else _single_file(top)
+    if not formats:
         raise InputError(f"{top} has no annotation files. {HELP}")
-    if len(found) > 1:
-        counts = ", ".join(f"{files.format} ({len(files.paths):,})" for files in found)
+    if len(formats) > 1:
+        counts = ", ".join(f"{files.format} ({len(files.paths):,})" for files in formats)
         raise InputError(f"{top} has annotation files of several formats: {counts}. Name the folder or file of one.")
-    merged = merge_spellings(_reader_of(found[0], index, options)(found[0].paths))
+    merged = merge_spellings(_reader_of(formats[0], index, options)(formats[0].paths))
     return with_unannotated(merged, index, without_annotation=options.without_annotation)
 
 

@@ -91,7 +91,7 @@ def match_annotations(
     def pairs() -> Iterator[tuple[TrueObjects, Detections]]:
         for file in sorted(annotated):
             objects = annotated[file].objects
-            found = [each for each in predicted[file].objects if each.category in index] if file in predicted else []
+            detected = [each for each in predicted[file].objects if each.category in index] if file in predicted else []
             yield (
                 TrueObjects.of(
                     [each.box for each in objects],
@@ -100,9 +100,9 @@ def match_annotations(
                     [each.is_difficult for each in objects],
                 ),
                 Detections.of(
-                    [each.box for each in found],
-                    [index[each.category] for each in found],
-                    [each.confidence for each in found],
+                    [each.box for each in detected],
+                    [index[each.category] for each in detected],
+                    [each.confidence for each in detected],
                 ),
             )
 
@@ -123,5 +123,5 @@ def sentences_of(
         ("category", dict(zip(categories, class_values.tolist(), strict=True))),
         ("size", by_size),
     ):
-        known = [f"{name} {value:.3f}" for name, value in values.items() if not np.isnan(value)]
-        yield f"AP by {what}: {', '.join(known)}."
+        texts = [f"{name} {value:.3f}" for name, value in values.items() if not np.isnan(value)]
+        yield f"AP by {what}: {', '.join(texts)}."

@@ -172,9 +172,9 @@ def test_a_detectors_boxes_are_scored_with_intervals(tmp_path: Path) -> None:
     cat, dog = AnnotatedObject("cat", (1, 2, 10, 20)), AnnotatedObject("dog", (20, 2, 30, 20))
     annotated = [AnnotatedImage(file, (cat, dog), WIDTH, HEIGHT) for file in files]
     moved = AnnotatedObject("dog", (20, 30, 30, 15), confidence=0.5)
-    found = [AnnotatedImage(file, (AnnotatedObject("cat", cat.box, confidence=0.9), moved)) for file in files[:5]]
+    detected = [AnnotatedImage(file, (AnnotatedObject("cat", cat.box, confidence=0.9), moved)) for file in files[:5]]
     truth = write_annotations("voc", annotated, ["cat", "dog"], tmp_path / "annotations")
-    predictions = write_annotations("coco", found, ["cat", "dog"], tmp_path / "predictions")
+    predictions = write_annotations("coco", detected, ["cat", "dog"], tmp_path / "predictions")
     scores, by_category, by_size = run("boxes", images, truth, "--predictions", predictions).splitlines()[-3:]
     cat_ap = 84 / 101  # recalls 0 to 0.83 are reached, each with a precision of 1
     assert scores.startswith(f"On 6 images: AP {cat_ap / 2:.3f} [")
@@ -184,8 +184,8 @@ def test_a_detectors_boxes_are_scored_with_intervals(tmp_path: Path) -> None:
 
 def test_predictions_of_other_categories_are_explained(annotated: tuple[Path, Path], tmp_path: Path) -> None:
     """With both lists of names."""
-    found = [AnnotatedImage("a.png", (AnnotatedObject("Katze", (1, 2, 10, 20)),))]
-    predictions = write_annotations("coco", found, ["Katze"], tmp_path / "predictions")
+    detected = [AnnotatedImage("a.png", (AnnotatedObject("Katze", (1, 2, 10, 20)),))]
+    predictions = write_annotations("coco", detected, ["Katze"], tmp_path / "predictions")
     output = run("boxes", *annotated, "--predictions", predictions, exit_code=2)
     assert "has the categories Katze, and the annotations cat, dog" in " ".join(output.split())
 

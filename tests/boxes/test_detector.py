@@ -164,9 +164,9 @@ def test_a_detector_is_the_same_each_time(squares: tuple[Path, CheckedAnnotation
     images, checked = squares
     settings = DetectorSettings(side=SIDE, steps=20, views=2)
     encoded = encode_images(checked, images, Backbone.load(str(shallow)), settings)
-    found, again = (cross_validate(encoded, settings, folds=2) for _ in range(2))
-    assert any(len(detections.scores) for detections in found.values())
-    for file, detections in found.items():
+    first, again = (cross_validate(encoded, settings, folds=2) for _ in range(2))
+    assert any(len(detections.scores) for detections in first.values())
+    for file, detections in first.items():
         np.testing.assert_array_equal(detections.boxes, again[file].boxes)
         np.testing.assert_array_equal(detections.scores, again[file].scores)
 

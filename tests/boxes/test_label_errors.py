@@ -12,16 +12,16 @@ CATEGORIES = ["cat", "dog"]
 BOX = (10.0, 10.0, 20.0, 20.0)
 
 
-def issues_of(objects: list[AnnotatedObject], found: Detections, kind: str) -> list[BoxIssue]:
+def issues_of(objects: list[AnnotatedObject], detections: Detections, kind: str) -> list[BoxIssue]:
     """The issues of a kind in one image."""
     image = AnnotatedImage("a.png", tuple(objects))
-    return [issue for issue in find_box_issues({"a.png": image}, {"a.png": found}, CATEGORIES) if issue.kind == kind]
+    return [issue for issue in find_box_issues({"a.png": image}, {"a.png": detections}, CATEGORIES) if issue.kind == kind]
 
 
 def test_a_detection_without_a_box_is_overlooked() -> None:
     """With its score; one that overlaps a box by a quarter counts half, and one on a box not at all."""
-    found = Detections.of([(60, 60, 10, 10), (10, 22, 20, 20), BOX], [0, 1, 0], [0.8, 0.6, 0.9])
-    issues = issues_of([AnnotatedObject("cat", BOX)], found, "overlooked")
+    detections = Detections.of([(60, 60, 10, 10), (10, 22, 20, 20), BOX], [0, 1, 0], [0.8, 0.6, 0.9])
+    issues = issues_of([AnnotatedObject("cat", BOX)], detections, "overlooked")
     assert [issue.score for issue in issues] == pytest.approx([0.8, 0.6 * (1 - 0.25 / 0.5)])
     assert issues[0].suggested == AnnotatedObject("cat", (60, 60, 10, 10), "model", 0.8)
     assert issues[0].annotated is None
@@ -29,16 +29,16 @@ def test_a_detection_without_a_box_is_overlooked() -> None:
 
 def test_an_object_is_overlooked_once() -> None:
     """Two detections of it, of different classes: the one of the higher score."""
-    found = Detections.of([BOX, BOX], [0, 1], [0.4, 0.7])
-    (issue,) = issues_of([], found, "overlooked")
+    detections = Detections.of([BOX, BOX], [0, 1], [0.4, 0.7])
+    (issue,) = issues_of([], detections, "overlooked")
     assert issue.suggested is not None
     assert (issue.suggested.category, issue.score) == ("dog", 0.7)
 
 
 def test_a_box_of_another_class_is_swapped() -> None:
     """The other class has 0.9 and its own 0.1: 0.81 / (0.9 + 0.1); without a detection of another class there is none."""
-    found = Detections.of([BOX, BOX], [0, 1], [0.1, 0.9])
-    (issue,) = issues_of([AnnotatedObject("cat", BOX)], found, "swapped")
+    detections = Detections.of([BOX, BOX], [0, 1], [0.1, 0.9])
+    (issue,) = issues_of([AnnotatedObject("cat", BOX)], detections, "swapped")
     assert issue.score == pytest.approx(0.81)
     assert issue.suggested is not None
     assert issue.suggested.category == "dog"
@@ -48,17 +48,17 @@ def test_a_box_of_another_class_is_swapped() -> None:
 
 def test_a_box_beside_its_object_is_badly_located() -> None:
     """Moved by half of its width: an overlap of a third, so fit is 1/3 and move is 2/3."""
-    found = Detections.of([(20, 10, 20, 20)], [0], [0.9])
-    (issue,) = issues_of([AnnotatedObject("cat", BOX)], found, "badly_located")
+    detections = Detections.of([(20, 10, 20, 20)], [0], [0.9])
+    (issue,) = issues_of([AnnotatedObject("cat", BOX)], detections, "badly_located")
     assert issue.score == pytest.approx(2 / 3 * (0.2 + 0.8 * 2 / 3))
     assert detail_of(issue) == "score 0.49, rather at 20, 10, 20, 20"
 
 
 def test_the_detection_of_a_neighbor_makes_no_box_badly_located() -> None:
     """It overlaps the neighbor more."""
-    found = Detections.of([(20, 10, 20, 20)], [0], [0.9])
+    detections = Detections.of([(20, 10, 20, 20)], [0], [0.9])
     objects = [AnnotatedObject("cat", BOX), AnnotatedObject("cat", (20, 10, 20, 20))]
-    issues = issues_of(objects, found, "badly_located")
+    issues = issues_of(objects, detections, "badly_located")
     assert [(issue.annotated, issue.score) for issue in issues if issue.annotated == objects[0]] == []
 
 
@@ -72,6 +72,6 @@ def test_a_box_without_a_detection_is_superfluous() -> None:
 def test_a_crowd_has_no_issue() -> None:
     """And a detection inside it is not overlooked."""
     crowd = AnnotatedObject("cat", (0, 0, 100, 100), is_crowd=True)
-    found = Detections.of([BOX], [0], [0.9])
+    detections = Detections.of([BOX], [0], [0.9])
     for kind in ("overlooked", "swapped", "badly_located", "superfluous"):
-        assert issues_of([crowd], found, kind) == []
+        assert issues_of([crowd], detections, kind) == []

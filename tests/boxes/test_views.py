@@ -30,11 +30,11 @@ def test_a_box_surrounds_its_pixels_in_every_view(seed: int) -> None:
     (box,), _ = visible_boxes(geometry.to_view(as_boxes([(60, 48, 40, 24)])), SIZE)
     rows, columns = np.nonzero(render(pixels, geometry, SIZE)[..., 0] > 127)
     inside_image = (rows < SIZE[0]) & (columns < SIZE[1])
-    shown = render(np.full_like(pixels, 255), geometry, SIZE)[rows, columns, 0] == 255  # not the gray around the image
-    rows, columns = rows[inside_image & shown], columns[inside_image & shown]
-    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    is_image = render(np.full_like(pixels, 255), geometry, SIZE)[rows, columns, 0] == 255  # not the gray around the image
+    rows, columns = rows[inside_image & is_image], columns[inside_image & is_image]
+    edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     expected = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
-    np.testing.assert_allclose(found, expected, atol=1.01)
+    np.testing.assert_allclose(edges, expected, atol=1.01)
 
 
 def test_the_whole_view_fits_the_image() -> None:

@@ -52,20 +52,20 @@ def _add_file(annotations: AnnotationSet, where: str, content: Mapping[str, Any]
     files, sizes = _image_files(annotations, where, content["images"], index)
     objects: dict[str, list[AnnotatedObject]] = {file: [] for file in files.values()}
     for number, entry in enumerate(content["annotations"]):
-        place = f"{where}, annotation {entry.get('id', number) if isinstance(entry, dict) else number}"
+        position = f"{where}, annotation {entry.get('id', number) if isinstance(entry, dict) else number}"
         if not isinstance(entry, dict):
-            annotations.report("not_an_annotation", place)
+            annotations.report("not_an_annotation", position)
         elif entry.get("category_id") not in names:
-            annotations.report("unknown_category", place, f"category_id {entry.get('category_id')}")
+            annotations.report("unknown_category", position, f"category_id {entry.get('category_id')}")
         elif entry.get("image_id") not in files:
-            annotations.report("object_of_missing_image", place, f"image_id {entry.get('image_id')}")
+            annotations.report("object_of_missing_image", position, f"image_id {entry.get('image_id')}")
         else:
             file = files[entry["image_id"]]
-            if annotated := _object(annotations, place, entry, names[entry["category_id"]], sizes[file]):
+            if annotated := _object(annotations, position, entry, names[entry["category_id"]], sizes[file]):
                 objects[file].append(annotated)
-    for file, found_objects in objects.items():
+    for file, of_file in objects.items():
         width, height = sizes[file]
-        annotations.add(AnnotatedImage(file, tuple(found_objects), width, height, "yes", annotation=where))
+        annotations.add(AnnotatedImage(file, tuple(of_file), width, height, "yes", annotation=where))
 
 
 def _category_names(annotations: AnnotationSet, where: str, entries: object) -> dict[Any, str]:
