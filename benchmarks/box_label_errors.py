@@ -75,7 +75,10 @@ def make_wrong(
 
 
 def ranked_by_seedling(
-    images: Mapping[str, AnnotatedImage], detections: Mapping[str, Detections], categories: Sequence[str], change: Change
+    images: Mapping[str, AnnotatedImage],
+    detections: Mapping[str, Detections],
+    categories: Sequence[str],
+    change: Change,
 ) -> Ranked:
     """The candidates of Seedling for this kind of error."""
     issues = [issue for issue in find_box_issues(images, detections, categories) if issue.kind == KIND_OF[change]]

@@ -35,8 +35,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 PROJECT = Path(__file__).parents[1]
 
 
-# Files whose slow tests take more than 30 seconds. The processes of pytest-xdist take files in their order: started last,
-# such a file would keep one process at work while the others have nothing to do.
+# Files whose slow tests take more than 30 seconds. The processes of pytest-xdist take files in this order: a long file
+# that starts last would keep one process at work while the others have nothing to do.
 LONG_FILES = (
     "test_readme_blocks.py",
     "test_commands_without_code.py",

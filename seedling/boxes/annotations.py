@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -17,7 +17,6 @@ Box = tuple[float, float, float, float]
 """x, y, width and height in pixels; (x, y) is the top left corner."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-MAX_EXAMPLES_OF_PROBLEM = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,24 @@ class AnnotatedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageFrame:
+    """The pixels of an image file. width, height: as displayed; orientation: of EXIF, 1 to 8."""
+
+    width: int
+    height: int
+    orientation: int = 1
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height before the image is turned."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+FrameOf = Callable[[str], ImageFrame | None]
+"""Image file → its frame; None if it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something in an annotation file that was left out or changed. kind: a reason code; where: file and position."""
 
@@ -77,8 +94,8 @@ class AnnotationSet:
 
     def add(self, image: AnnotatedImage) -> None:
         """Add an image. The second annotation of an image is left out, as a problem unless it is equal."""
-        for annotated in image.objects:
-            self.add_category(annotated.category)
+        for category in dict.fromkeys(annotated.category for annotated in image.objects):
+            self.add_category(category)
         earlier = self.images.get(image.file)
         if earlier is None:
             self.images[image.file] = image
@@ -104,10 +121,6 @@ class AnnotationSet:
     def problem_counts(self) -> dict[str, int]:
         """Reason code → number of problems, the most frequent first."""
         return dict(Counter(problem.kind for problem in self.problems).most_common())
-
-    def examples(self, kind: str) -> list[Problem]:
-        """The first problems of a kind."""
-        return [problem for problem in self.problems if problem.kind == kind][:MAX_EXAMPLES_OF_PROBLEM]
 
 
 def files_of(folder: Path) -> list[Path]:

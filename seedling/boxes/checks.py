@@ -6,14 +6,14 @@ absolute deviation d, the robust score of a box is |v − m| / (1.4826 d) (Iglew
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject, AnnotationSet
+from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject, AnnotationSet, FrameOf, ImageFrame
 from seedling.boxes.geometry import Boxes, as_boxes, clip, intersection_over_union, oriented, outside_by, to_corners
 
 MAX_PIXELS_TO_CLIP = 1.0  # a box that exceeds the frame by at most this many pixels is clipped, otherwise rejected
@@ -21,26 +21,13 @@ MIN_SIDE_PIXELS = 1.0
 ROUNDING_PIXELS = 1e-3
 EDGE_PIXELS = 2.0  # a box this near to the edge may be of an object that the frame cuts
 DUPLICATE_OVERLAP = 0.9  # intersection over union from which two boxes of a class are the same object
+MAX_PAIRS_IN_MEMORY = 4_000_000
 MAX_ROBUST_SCORE = 5.0
 MIN_BOXES_FOR_OUTLIERS = 20
 NORMAL_CONSISTENCY = 1.4826  # the standard deviation of a normal distribution in median absolute deviations
 
 RejectReason = Literal["no_area", "too_small", "out_of_frame", "duplicate_box"]
 Flag = Literal["size_outlier", "aspect_outlier"]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFrame:
-    """The pixels of an image file. width, height: as displayed; orientation: of EXIF, 1 to 8."""
-
-    width: int
-    height: int
-    orientation: int = 1
-
-    @property
-    def stored_size(self) -> tuple[int, int]:
-        """Width and height before the image is turned."""
-        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +60,7 @@ class CheckedAnnotations:
     clipped: int = 0
 
 
-def check(annotations: AnnotationSet, frame_of: Callable[[str], ImageFrame | None]) -> CheckedAnnotations:
+def check(annotations: AnnotationSet, frame_of: FrameOf) -> CheckedAnnotations:
     """Check each image.
 
     frame_of: the frame of an image file; None if it cannot be read, and the image is then left out.
@@ -135,12 +122,21 @@ def reject_reasons(
             reasons[position] = "out_of_frame"
         elif min(clipped[position, 2:]) < MIN_SIDE_PIXELS:
             reasons[position] = "too_small"
-    same_class = np.array(categories)[:, None] == np.array(categories)[None]
-    overlaps = np.triu((intersection_over_union(clipped, clipped) >= DUPLICATE_OVERLAP) & same_class, 1)
-    for first, second in np.argwhere(overlaps):
+    for first, second in _duplicates(clipped, np.array(categories)):
         if reasons[first] is None and reasons[second] is None:
             reasons[second] = "duplicate_box"
     return reasons, clipped
+
+
+def _duplicates(boxes: Boxes, categories: NDArray[np.str_]) -> Iterator[tuple[int, int]]:
+    """Pairs of boxes of one category that overlap by DUPLICATE_OVERLAP or more, each with the earlier box first."""
+    rows = max(1, MAX_PAIRS_IN_MEMORY // max(1, len(boxes)))
+    for start in range(0, len(boxes), rows):
+        overlaps = intersection_over_union(boxes[start : start + rows], boxes)
+        is_same = categories[start : start + rows, None] == categories[None]
+        for first, second in np.argwhere((overlaps >= DUPLICATE_OVERLAP) & is_same):
+            if start + first < second:
+                yield int(start + first), int(second)
 
 
 def outliers(images: Mapping[str, AnnotatedImage], frames: Mapping[str, ImageFrame]) -> Iterable[FlaggedObject]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from seedling.boxes.annotations import AnnotatedObject
 from seedling.boxes.checks import CheckedAnnotations, FlaggedObject, RejectedObject, check
 from seedling.boxes.label_errors import BoxIssue, detail_of
-from seedling.boxes.reading import ReadingOptions, describe, frame_of, read_annotations
+from seedling.boxes.reading import ReadingOptions, describe, frame_of, problem_sentences, read_annotations
 from seedling.boxes.writing import lost_in, write_dataset
 from seedling.formats import BoxFormat
 from seedling.progress import terminal
@@ -30,8 +30,9 @@ def check_boxes(
 ) -> CheckedAnnotations:
     """Print what was read and what is wrong with it; write the usable boxes in a format if there is one."""
     console = PrintableConsole()
-    read = read_annotations(images, annotations, options)
-    checked = check(read, partial(frame_of, images))
+    frame_of_image = cache(partial(frame_of, images))
+    read = read_annotations(images, annotations, options, frame_of_image)
+    checked = check(read, frame_of_image)
     for sentence in (*describe(read), *sentences_of(checked)):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if form is not None and output is not None:
@@ -40,17 +41,14 @@ def check_boxes(
         written = counted_noun(len(checked.annotations.images), "image")
         console.print(f"Wrote {written} to {output}.", markup=False, highlight=False, soft_wrap=True)
         if losses := lost_in(form, checked.annotations.images):
-            sentence = f"The format {form.value} does not say which these are: {', '.join(losses)}."
+            sentence = f"The format {form.value} cannot hold everything. Left out: {', '.join(losses)}."
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     return checked
 
 
 def sentences_of(checked: CheckedAnnotations) -> Iterator[str]:
     """Problems of the files, and clipped, rejected and unusual boxes, each with its count and the first example."""
-    annotations = checked.annotations
-    for kind, count in annotations.problem_counts().items():
-        problem = annotations.examples(kind)[0]
-        yield f"{kind} ({count:,}), for example {problem.where}" + (f": {problem.detail}" if problem.detail else "")
+    yield from problem_sentences(checked.annotations)
     if checked.clipped:
         noun = "box" if checked.clipped == 1 else "boxes"
         yield f"{checked.clipped:,} {noun} clipped to the frame by a pixel or less."
@@ -88,7 +86,7 @@ def write_table(checked: CheckedAnnotations, issues: Sequence[BoxIssue], path: P
         for problem in checked.annotations.problems:
             detail = f"{problem.where}: {problem.detail}" if problem.detail else problem.where
             writer.writerow(["", "", "", "", "", "", problem.kind, detail])
-    PrintableConsole().print(f"The list of them: {path}", markup=False, highlight=False, soft_wrap=True)
+    PrintableConsole().print(f"Details: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _cells(file: str, annotated: AnnotatedObject) -> list[str]:

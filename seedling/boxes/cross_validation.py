@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject
 from seedling.boxes.checks import CheckedAnnotations
 from seedling.boxes.feature_maps import Backbone
 from seedling.boxes.label_errors import BoxIssue, IssueKind, detail_of, find_box_issues
 from seedling.boxes.learning import FOLDS, DetectorSettings, cross_validate, encode_images
-from seedling.boxes.metrics import Detections
 from seedling.boxes.scoring import print_score_sentences
 from seedling.errors import InputError
 from seedling.extras import require
@@ -38,36 +36,36 @@ def cross_validated_issues(
     """
     require("encoder", "Training a detector")
     annotated = {file: image for file, image in sorted(checked.annotations.images.items()) if image.complete == "yes"}
-    with_objects = sum(bool(image.objects) for image in annotated.values())
-    if with_objects < FOLDS:
-        raise InputError(
-            f"Cross-validation needs {FOLDS} images with objects, and there are {with_objects}: annotate more."
-        )
+    _check_number(sum(bool(image.objects) for image in annotated.values()))
     settings = settings or DetectorSettings()
     with terminal("boxes") as progress:
         encoded = encode_images(checked, images, Backbone.load(backbone), settings, progress)
+        _check_number(sum(bool(annotated[file].objects) for file in encoded.files))
         predictions = cross_validate(encoded, settings, progress=progress)
     categories = checked.annotations.categories
     console = PrintableConsole()
     if lost := len(annotated) - len(predictions):
-        sentence = f"{counted_noun(lost, 'image')} cannot be decoded and took no part."
+        sentence = f"{counted_noun(lost, 'image')} cannot be decoded, and {'was' if lost == 1 else 'were'} left out."
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     annotated = {file: annotated[file] for file in predictions}
-    predicted = {file: _as_image(annotated[file], detections, categories) for file, detections in predictions.items()}
-    console.print("By cross-validation, each image with a detector that has not learned it:", highlight=False)
+    predicted = {
+        file: replace(annotated[file], objects=detections.as_objects(categories))
+        for file, detections in predictions.items()
+    }
+    console.print("Cross-validation: each image is scored with a detector that was not trained on it.", highlight=False)
     print_score_sentences(console, annotated, predicted, categories)
-    issues = [issue for issue in find_box_issues(annotated, predictions, categories) if issue.score >= MIN_SCORES[issue.kind]]
+    issues = [
+        issue for issue in find_box_issues(annotated, predictions, categories) if issue.score >= MIN_SCORES[issue.kind]
+    ]
     print_issues(console, issues)
     return issues
 
 
-def _as_image(image: AnnotatedImage, found: Detections, categories: list[str]) -> AnnotatedImage:
-    """The image with the detections in place of its objects."""
-    objects = tuple(
-        AnnotatedObject(categories[class_index], (box[0], box[1], box[2], box[3]), "model", float(score))
-        for class_index, box, score in zip(found.classes, found.boxes.tolist(), found.scores, strict=True)
-    )
-    return replace(image, objects=objects)
+def _check_number(with_objects: int) -> None:
+    if with_objects < FOLDS:
+        raise InputError(
+            f"Cross-validation needs {FOLDS} images with objects, and there are {with_objects}: annotate more."
+        )
 
 
 def print_issues(console: PrintableConsole, issues: list[BoxIssue]) -> None:

@@ -66,13 +66,11 @@ def issues_of_image(
     boxes = as_boxes([each.box for each in objects])
     is_crowd = np.array([each.is_crowd for each in objects], dtype=bool)
     overlaps = intersection_over_union(detections.boxes, boxes, is_crowd=is_crowd)
-    suggestions = [
-        AnnotatedObject(categories[class_index], (box[0], box[1], box[2], box[3]), "model", float(score))
-        for class_index, box, score in zip(detections.classes, detections.boxes.tolist(), detections.scores, strict=True)
-    ]
-    for position in _overlooked_order(detections, overlooked_scores(detections, overlaps)):
-        score = float(overlooked_scores(detections, overlaps)[position])
-        yield BoxIssue(file, "overlooked", score, None, suggestions[position])
+    suggestions = detections.as_objects(categories)
+    scores = overlooked_scores(detections, overlaps)
+    for position in _overlooked_order(detections, scores):
+        yield BoxIssue(file, "overlooked", float(scores[position]), None, suggestions[position])
+    explained = largest_other(overlaps) / SAME_OBJECT_OVERLAP
     for number, annotated in enumerate(objects):
         if annotated.is_crowd:
             continue
@@ -80,7 +78,7 @@ def issues_of_image(
         swapped, position = swapped_score(detections, of_box, class_index, len(categories))
         if swapped > 0:
             yield BoxIssue(file, "swapped", swapped, annotated, suggestions[position])
-        located, position = badly_located_score(detections, overlaps, number, class_index)
+        located, position = badly_located_score(detections, of_box, explained[:, number], class_index)
         if located > 0:
             yield BoxIssue(file, "badly_located", located, annotated, suggestions[position])
         yield BoxIssue(file, "superfluous", superfluous_score(detections, of_box), annotated)
@@ -119,11 +117,25 @@ def swapped_score(detections: Detections, of_box: Floats, class_index: int, n_cl
     return float(others[other] ** 2 / (others[other] + of_label)), int(of_other.argmax())
 
 
-def badly_located_score(detections: Detections, overlaps: Floats, number: int, class_index: int) -> tuple[float, int]:
-    """The score of the annotated box with this number, and the detection that is located better."""
-    of_box = overlaps[:, number]
+def largest_other(overlaps: Floats) -> Floats:
+    """(n_detections, n_objects): the largest overlap of a detection with any other object; 0 if there is none."""
+    if overlaps.shape[1] < 2:
+        return np.zeros_like(overlaps)
+    second, largest = np.sort(overlaps, axis=1)[:, -2:].T
+    is_largest = np.arange(overlaps.shape[1]) == overlaps.argmax(axis=1)[:, None]
+    result: Floats = np.where(is_largest, second[:, None], largest[:, None])
+    return result
+
+
+def badly_located_score(
+    detections: Detections, of_box: Floats, explained: Floats, class_index: int
+) -> tuple[float, int]:
+    """The score of an annotated box, and the detection that is located better.
+
+    of_box: (n_detections,) overlaps with the box; explained: (n_detections,) the largest overlap with another box, as a
+    share of SAME_OBJECT_OVERLAP.
+    """
     weight = np.where(detections.classes == class_index, np.minimum(1.0, detections.scores / FULL_WEIGHT_SCORE), 0.0)
-    explained = np.delete(overlaps, number, axis=1).max(axis=1, initial=0.0) / SAME_OBJECT_OVERLAP
     moves = np.where(
         of_box >= MIN_OVERLAP_IF_BADLY_LOCATED, weight * np.maximum(0.0, 1.0 - explained) * (1.0 - of_box), 0.0
     )
@@ -145,5 +157,5 @@ def detail_of(issue: BoxIssue) -> str:
     if issue.annotated is None or issue.suggested is None:
         return text
     if issue.kind == "swapped":
-        return f"{text}, rather {issue.suggested.category}"
-    return f"{text}, rather at " + ", ".join(f"{value:.4g}" for value in issue.suggested.box)
+        return f"{text}, more likely {issue.suggested.category}"
+    return f"{text}, more likely at " + ", ".join(f"{value:.4g}" for value in issue.suggested.box)

@@ -215,4 +215,6 @@ def cross_validate(
         return predicted
 
     predictions = [each for of_fold in in_threads(predictions_of, range(folds)) for each in of_fold]
-    return {encoded.files[position]: detections for position, detections in sorted(predictions, key=lambda each: each[0])}
+    return {
+        encoded.files[position]: detections for position, detections in sorted(predictions, key=lambda each: each[0])
+    }

@@ -1,6 +1,6 @@
 """Masks as COCO's compressed run-length encoding: JSON of {"size": [height, width], "counts": "…"}.
 
-faster-coco-eval, of the extra `boxes`, has the encoding; boxes without masks need it not.
+faster-coco-eval, of the extra `boxes`, has the encoding; boxes without masks do not need it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from seedling.boxes.annotations import Box
 from seedling.extras import require
 
 FEATURE = "Masks of objects"
+MAX_MEGAPIXELS = 64.0  # of a mask, as of an image
 
 
 def compressed_mask(segmentation: Any, size: tuple[int | None, int | None]) -> str:
@@ -34,14 +35,19 @@ def compressed_mask(segmentation: Any, size: tuple[int | None, int | None]) -> s
             encoded = mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
             return _as_json(encoded)
         if isinstance(counts, str) and counts:
-            return _as_json({"size": [height, width], "counts": counts.encode("ascii")})
+            text = _as_json({"size": [height, width], "counts": counts.encode("ascii")})
+            decode_mask(text)
+            return text
         raise ValueError("a run-length encoding needs `counts`")
     width_of_image, height_of_image = size
     if width_of_image is None or height_of_image is None:
         raise ValueError("a polygon needs the width and height of its image")
-    polygons = [polygon for polygon in segmentation if isinstance(polygon, list)]
+    polygons = segmentation if isinstance(segmentation, list) else []
     if not polygons or not all(_is_polygon(polygon) for polygon in polygons):
         raise ValueError("a polygon needs three points, as x and y in turn")
+    longest_side = max(width_of_image, height_of_image)
+    if max(abs(value) for polygon in polygons for value in polygon) > 2 * longest_side:
+        raise ValueError("a polygon is far outside the image")
     parts = mask.frPyObjects(
         [[float(value) for value in polygon] for polygon in polygons], height_of_image, width_of_image
     )
@@ -52,10 +58,14 @@ def _size_of(segmentation: dict[str, Any]) -> tuple[int, int]:
     size = segmentation.get("size")
     if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise ValueError("a run-length encoding needs `size`, as height and width")
+    if size[0] * size[1] > MAX_MEGAPIXELS * 1e6:
+        raise ValueError(f"a mask of {size[1]:,} × {size[0]:,} pixels exceeds {MAX_MEGAPIXELS:g} megapixels")
     return size[0], size[1]
 
 
-def _is_polygon(polygon: list[Any]) -> bool:
+def _is_polygon(polygon: Any) -> bool:
+    if not isinstance(polygon, list):
+        return False
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in polygon)
     return numbers and len(polygon) >= 6 and len(polygon) % 2 == 0 and bool(np.isfinite(polygon).all())
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from seedling.boxes.annotations import AnnotatedObject
 from seedling.boxes.geometry import Boxes, areas, as_boxes, intersection_over_union
 from seedling.stats.statistics import Estimate, Floats
 
@@ -68,6 +69,13 @@ class Detections:
     def of(cls, boxes: object, classes: object, scores: object) -> Detections:
         """From sequences."""
         return cls(as_boxes(boxes), np.asarray(classes, dtype=np.intp), np.asarray(scores, dtype=np.float64))
+
+    def as_objects(self, categories: Sequence[str]) -> tuple[AnnotatedObject, ...]:
+        """The detections as objects with the source `model` and their scores as confidence."""
+        return tuple(
+            AnnotatedObject(categories[class_index], (box[0], box[1], box[2], box[3]), "model", float(score))
+            for class_index, box, score in zip(self.classes, self.boxes.tolist(), self.scores, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +133,15 @@ def match(
 ) -> list[Matches]:
     """Match the detections of all images, class by class."""
     parts: list[list[tuple[int, Floats, Flags, Flags]]] = [[] for _ in range(n_classes)]
-    counts: list[list[int]] = [[] for _ in range(n_classes)]
+    counts: list[dict[int, int]] = [{} for _ in range(n_classes)]
+    n_images = 0
     for number, (objects, detections) in enumerate(images):
-        for class_index in range(n_classes):
+        n_images = number + 1
+        for class_index in np.union1d(objects.classes, detections.classes).tolist():
             of_class = objects.classes == class_index
             candidates = np.flatnonzero(detections.classes == class_index)
             candidates = candidates[np.argsort(-detections.scores[candidates], kind="stable")]
             candidates = candidates[:MAX_DETECTIONS_PER_IMAGE]
-            if not of_class.any() and not len(candidates):
-                counts[class_index].append(0)
-                continue
             is_match, is_ignored, count = match_image(
                 TrueObjects(
                     objects.boxes[of_class],
@@ -147,8 +154,11 @@ def match(
                 area_range,
             )
             parts[class_index].append((number, detections.scores[candidates], is_match, is_ignored))
-            counts[class_index].append(count)
-    return [_joined(of_class, count, len(thresholds)) for of_class, count in zip(parts, counts, strict=True)]
+            counts[class_index][number] = count
+    return [
+        _joined(of_class, [count.get(number, 0) for number in range(n_images)], len(thresholds))
+        for of_class, count in zip(parts, counts, strict=True)
+    ]
 
 
 def _joined(parts: Sequence[tuple[int, Floats, Flags, Flags]], counts: Sequence[int], n_thresholds: int) -> Matches:

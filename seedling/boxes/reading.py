@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
-from seedling.boxes.annotations import AnnotationSet, ImageIndex, files_of, merge_spellings, with_unannotated
-from seedling.boxes.checks import ImageFrame
+from seedling.boxes.annotations import (
+    AnnotationSet,
+    FrameOf,
+    ImageFrame,
+    ImageIndex,
+    files_of,
+    merge_spellings,
+    with_unannotated,
+)
 from seedling.boxes.formats import coco, hugging_face, label_studio, tensorflow_csv, voc, yolo
 from seedling.errors import InputError
+from seedling.terminal.counts import counted_noun
 
 MAX_BYTES_TO_SNIFF = 64 * 2**10
 EXIF_ORIENTATION = 0x0112
@@ -26,10 +34,13 @@ HELP = (
 
 @dataclass(frozen=True)
 class AnnotationFiles:
-    """The annotation files of one format below a folder. names: the file with the names of YOLO's classes."""
+    """The annotation files of one format.
+
+    contents: path → the parsed file if it is JSON, otherwise None; names: the file with the names of YOLO's classes.
+    """
 
     format: str
-    paths: tuple[Path, ...]
+    contents: dict[Path, Any]
     names: Path | None = None
 
 
@@ -45,18 +56,17 @@ class ReadingOptions:
     hulls_of_rotated: bool = False
 
 
-def find_annotations(folder: Path) -> list[AnnotationFiles]:
-    """The annotation files below a folder, by format; hidden files and folders are left out."""
-    paths = files_of(folder)
+def find_annotations(paths: Sequence[Path], index: ImageIndex) -> list[AnnotationFiles]:
+    """The annotation files among these files, by format."""
     names = next((path for path in paths if _is_names_file(path)), None)
-    kinds: dict[str, list[Path]] = {}
+    by_format: dict[str, AnnotationFiles] = {}
     for path in paths:
-        kind = _format_of(path, has_names=names is not None)
-        if kind is not None and path != names:
-            kinds.setdefault(kind, []).append(path)
-    return [
-        AnnotationFiles(kind, tuple(of_kind), names if kind == yolo.FORMAT else None) for kind, of_kind in kinds.items()
-    ]
+        content = coco.load_json(path) if path.suffix.casefold() == ".json" else None
+        name = _format_of(path, content, index, has_names=names is not None)
+        if name is not None and path != names:
+            files = by_format.setdefault(name, AnnotationFiles(name, {}, names if name == yolo.FORMAT else None))
+            files.contents[path] = content
+    return list(by_format.values())
 
 
 def _is_names_file(path: Path) -> bool:
@@ -70,8 +80,8 @@ def _beginning(path: Path) -> bytes:
         return file.read(MAX_BYTES_TO_SNIFF)
 
 
-def _format_of(path: Path, *, has_names: bool) -> str | None:
-    """The format of an annotation file; None for another file."""
+def _format_of(path: Path, content: Any, index: ImageIndex, *, has_names: bool) -> str | None:
+    """The format of an annotation file; None for another file. content: the parsed file if it is JSON."""
     suffix = path.suffix.casefold()
     if suffix == ".xml":
         return voc.FORMAT if b"<annotation" in _beginning(path) else None
@@ -81,66 +91,55 @@ def _format_of(path: Path, *, has_names: bool) -> str | None:
     if suffix == ".jsonl":
         return hugging_face.FORMAT if b'"file_name"' in _beginning(path) else None
     if suffix == ".json":
-        content = coco.load_json(path)
         if coco.is_coco(content):
             return coco.FORMAT
         return label_studio.FORMAT if label_studio.is_label_studio(content) else None
-    return yolo.FORMAT if suffix == ".txt" and has_names else None
+    return yolo.FORMAT if suffix == ".txt" and has_names and yolo.is_label_file(path, index) else None
 
 
 def read_annotations(
-    images: Path, annotations: Path | None = None, options: ReadingOptions | None = None
+    images: Path,
+    annotations: Path | None = None,
+    options: ReadingOptions | None = None,
+    frame_of_image: FrameOf | None = None,
 ) -> AnnotationSet:
     """Read the annotated images of a folder.
 
-    annotations: the folder or file of the annotations; None: they are below `images`. Images that no annotation names
-    are included. Raises InputError if there are no images, no annotations, or annotations in several formats.
+    annotations: the folder or file of the annotations; None: they are below `images`. frame_of_image: `frame_of` the
+    folder, for a caller that keeps the frames. Images that no annotation names are included. Raises InputError if there
+    are no images, no annotations, or annotations in several formats.
     """
     options = options or ReadingOptions()
     index = ImageIndex.of(images)
     if not index.files:
         raise InputError(f"{images} has no images: name the folder that contains them.")
     top = images if annotations is None else annotations
-    formats = find_annotations(top) if top.is_dir() else _single_file(top)
+    if not top.exists():
+        raise InputError(f"{top} does not exist: name the folder or file of the annotations.")
+    formats = find_annotations(files_of(top) if top.is_dir() else [top], index)
     if not formats:
         raise InputError(f"{top} has no annotation files. {HELP}")
     if len(formats) > 1:
-        counts = ", ".join(f"{files.format} ({len(files.paths):,})" for files in formats)
+        counts = ", ".join(f"{files.format} ({len(files.contents):,})" for files in formats)
         raise InputError(f"{top} has annotation files of several formats: {counts}. Name the folder or file of one.")
-    merged = merge_spellings(_reader_of(formats[0], index, options)(formats[0].paths))
+    merged = merge_spellings(_read(formats[0], index, options, frame_of_image or partial(frame_of, images)))
     return with_unannotated(merged, index, without_annotation=options.without_annotation)
 
 
-def _single_file(path: Path) -> list[AnnotationFiles]:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: name the folder or file of the annotations.")
-    kind = _format_of(path, has_names=False)
-    return [AnnotationFiles(kind, (path,))] if kind is not None else []
-
-
-def _reader_of(
-    files: AnnotationFiles, index: ImageIndex, options: ReadingOptions
-) -> Callable[[Sequence[Path]], AnnotationSet]:
-    if files.format == yolo.FORMAT:
-        if files.names is None:
-            raise InputError(f"The YOLO files need the names of their classes: add data.yaml or {yolo.NAMES_FILES[0]}.")
-        return partial(
-            yolo.read_yolo,
-            index=index,
-            names=yolo.read_names(files.names),
-            size_of=partial(_size_of, index.folder),
-            hulls_of_rotated=options.hulls_of_rotated,
-        )
-    if files.format == voc.FORMAT:
-        return partial(voc.read_voc, index=index, hulls_of_rotated=options.hulls_of_rotated)
+def _read(files: AnnotationFiles, index: ImageIndex, options: ReadingOptions, frame_of_image: FrameOf) -> AnnotationSet:
+    paths, hulls_of_rotated = list(files.contents), options.hulls_of_rotated
+    if files.format == coco.FORMAT:
+        return coco.read_coco(files.contents, index)
     if files.format == label_studio.FORMAT:
-        return partial(label_studio.read_label_studio, index=index, hulls_of_rotated=options.hulls_of_rotated)
-    readers: dict[str, Callable[..., AnnotationSet]] = {
-        coco.FORMAT: coco.read_coco,
-        tensorflow_csv.FORMAT: tensorflow_csv.read_csv,
-        hugging_face.FORMAT: hugging_face.read_metadata,
-    }
-    return partial(readers[files.format], index=index)
+        return label_studio.read_label_studio(files.contents, index, hulls_of_rotated=hulls_of_rotated)
+    if files.format == voc.FORMAT:
+        return voc.read_voc(paths, index, hulls_of_rotated=hulls_of_rotated)
+    if files.format == tensorflow_csv.FORMAT:
+        return tensorflow_csv.read_csv(paths, index)
+    if files.format == hugging_face.FORMAT:
+        return hugging_face.read_metadata(paths, index)
+    assert files.names is not None  # noqa: S101  (without it, no text file is one of YOLO)
+    return yolo.read_yolo(paths, index, yolo.read_names(files.names), frame_of_image, hulls_of_rotated=hulls_of_rotated)
 
 
 def frame_of(folder: Path, file: str) -> ImageFrame | None:
@@ -155,12 +154,7 @@ def frame_of(folder: Path, file: str) -> ImageFrame | None:
     return ImageFrame(height, width, orientation) if orientation >= 5 else ImageFrame(width, height, orientation)
 
 
-def _size_of(folder: Path, file: str) -> tuple[int, int] | None:
-    frame = frame_of(folder, file)
-    return None if frame is None else (frame.width, frame.height)
-
-
-def describe(annotations: AnnotationSet) -> Iterable[str]:
+def describe(annotations: AnnotationSet) -> Iterator[str]:
     """What was read, in two sentences: the counts of images, and of objects per category."""
     images = annotations.images.values()
     with_objects = sum(bool(image.objects) for image in images)
@@ -168,8 +162,15 @@ def describe(annotations: AnnotationSet) -> Iterable[str]:
     empty = sum(not image.objects and image.complete == "yes" for image in images)
     unlabeled = sum(not image.objects and image.complete == "unknown" for image in images)
     yield (
-        f"Format {annotations.format}: {len(annotations.images):,} images, {with_objects:,} of them with "
-        f"{objects:,} objects, {empty:,} without objects, {unlabeled:,} not annotated."
+        f"Format {annotations.format}: {counted_noun(len(images), 'image')}, {with_objects:,} of them with "
+        f"{counted_noun(objects, 'object')}, {empty:,} without objects, {unlabeled:,} not annotated."
     )
     counts = annotations.object_counts
     yield "Categories: " + ", ".join(f"{name} ({counts[name]:,})" for name in annotations.categories) + "."
+
+
+def problem_sentences(annotations: AnnotationSet) -> Iterator[str]:
+    """Each kind of problem of the annotation files, with its count and the first example."""
+    for kind, count in annotations.problem_counts().items():
+        example = next(problem for problem in annotations.problems if problem.kind == kind)
+        yield f"{kind} ({count:,}), for example {example.where}" + (f": {example.detail}" if example.detail else "")

@@ -19,7 +19,7 @@ from seedling.boxes.metrics import (
     match,
     score_intervals,
 )
-from seedling.boxes.reading import read_annotations
+from seedling.boxes.reading import problem_sentences, read_annotations
 from seedling.errors import InputError
 from seedling.stats.randomness import generator
 from seedling.stats.statistics import Estimate, Floats
@@ -46,6 +46,8 @@ def print_scores(checked: CheckedAnnotations, images: Path, predictions: Path) -
             f"{', '.join(categories)}: give them the same names."
         )
     console = PrintableConsole()
+    for sentence in problem_sentences(predicted):
+        console.print(f"Predictions: {sentence}", markup=False, highlight=False, soft_wrap=True)
     print_score_sentences(console, annotated, predicted.images, categories)
     if unknown := [name for name in predicted.categories if name not in categories]:
         sentence = f"Boxes of categories that the annotations do not have are left out: {', '.join(unknown)}."

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from PIL import Image, ImageOps
 
-from seedling.boxes.annotations import AnnotatedImage
-from seedling.boxes.checks import CheckedAnnotations, ImageFrame
+from seedling.boxes.annotations import AnnotatedImage, ImageFrame
+from seedling.boxes.checks import CheckedAnnotations
 from seedling.boxes.formats import coco, hugging_face, label_studio, tensorflow_csv, voc, yolo
 from seedling.errors import InputError
 from seedling.formats import BoxFormat
@@ -27,20 +27,35 @@ def write_dataset(
 ) -> None:
     """Write the images to `output`/images and their annotations beside it.
 
-    An image with an EXIF orientation is turned, since some tools ignore the orientation. Raises InputError if the
-    folder exists and is not empty.
+    An image with an EXIF orientation is turned, since some tools ignore the orientation. An image that is not annotated
+    has no annotation, so that it does not look like one without objects. Raises InputError if the folder exists and is
+    not empty, or if two images would have the same annotation file.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} is not empty: name a new folder.")
     annotated = checked.annotations.images
+    if form in {BoxFormat.voc, BoxFormat.yolo}:
+        _check_stems(annotated)
     sized: list[SizedImage] = []
     for number, file in enumerate(sorted(annotated), start=1):
         frame, target = checked.frames[file], output / IMAGES / file
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_image(images / file, target, frame)
-        sized.append((annotated[file], frame.width, frame.height))
+        if annotated[file].complete != "unknown" or annotated[file].objects:
+            sized.append((annotated[file], frame.width, frame.height))
         progress("images", number, len(annotated))
     _write_annotations(form, sized, checked.annotations.categories, output)
+
+
+def _check_stems(files: Iterable[str]) -> None:
+    file_of_stem: dict[str, str] = {}
+    for file in files:
+        other = file_of_stem.setdefault(PurePosixPath(file).with_suffix("").as_posix(), file)
+        if other != file:
+            raise InputError(
+                f"{other} and {file} would have the same annotation file: rename one of them, or choose a format with "
+                "one file for all images, such as coco."
+            )
 
 
 def _write_image(source: Path, target: Path, frame: ImageFrame) -> None:
@@ -86,9 +101,5 @@ def lost_in(form: BoxFormat, images: Mapping[str, AnnotatedImage]) -> list[str]:
         "crowds": (not keeps_masks, sum(each.is_crowd for each in objects)),
         "confidences": (not keeps_confidence, sum(each.confidence < 1 for each in objects)),
         "difficult objects": (not keeps_difficult, sum(each.is_difficult for each in objects)),
-        "images that are not annotated": (
-            form in {BoxFormat.yolo, BoxFormat.voc, BoxFormat.csv, BoxFormat.coco},
-            sum(image.complete == "unknown" for image in images.values()),
-        ),
     }
     return [f"{count:,} {what}" for what, (is_lost, count) in losses.items() if is_lost and count]

@@ -66,6 +66,10 @@ def boxes(  # noqa: PLR0913  (Typer makes an option of each argument)
     with explained(debug):
         if (write is None) != (output is None):
             raise InputError("Writing needs both the format and a new folder: pass --as and --to.")
+        if table is not None and not table.absolute().parent.is_dir():
+            raise InputError(f"The folder of {table} does not exist: create it, or name another file for --table.")
+        if predictions is not None and not predictions.exists():
+            raise InputError(f"{predictions} does not exist: name the folder or file of the predictions.")
         from seedling.boxes.command import check_boxes
         from seedling.boxes.reading import ReadingOptions
 

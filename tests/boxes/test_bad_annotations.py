@@ -10,7 +10,7 @@ import pytest
 from annotated_folders import HEIGHT, WIDTH, write_files, write_images
 
 from seedling.boxes.annotations import AnnotationSet
-from seedling.boxes.reading import ReadingOptions, find_annotations, read_annotations
+from seedling.boxes.reading import ReadingOptions, read_annotations
 from seedling.errors import InputError
 
 FILES = ("a.png", "b.png")
@@ -182,6 +182,8 @@ def test_category_ids_of_coco_may_have_gaps(images: Path, tmp_path: Path) -> Non
         ({"images": [{"id": 1, "file_name": "a.png"}, {"file_name": "b.png"}]}, "image_without_id_or_name"),
         ({"categories": [{"id": 3, "name": "cat"}, {"id": 3, "name": "dog"}]}, "duplicate_category_id"),
         ({"categories": [{"id": 3, "name": "cat"}, {"name": "dog"}]}, "category_without_id_or_name"),
+        ({"categories": [{"id": 3, "name": "cat"}, {"id": [4], "name": "dog"}]}, "category_without_id_or_name"),
+        ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "./a.png"}]}, "annotated_twice"),
     ],
 )
 def test_an_error_in_a_list_of_coco_costs_that_entry(
@@ -198,6 +200,8 @@ def test_an_error_in_a_list_of_coco_costs_that_entry(
     [
         ({"image_id": 9, "bbox": [1, 2, 3, 4]}, "object_of_missing_image"),
         ({"category_id": 4, "bbox": [1, 2, 3, 4]}, "unknown_category"),
+        ({"category_id": [3], "bbox": [1, 2, 3, 4]}, "unknown_category"),
+        ({"image_id": {"id": 1}, "bbox": [1, 2, 3, 4]}, "object_of_missing_image"),
         ({"bbox": [1, 2, 3]}, "box_not_four_numbers"),
         ({"bbox": [1, 2, None, 4]}, "box_not_four_numbers"),
         ({"bbox": [1, 2, float("inf"), 4]}, "box_not_four_numbers"),
@@ -268,7 +272,6 @@ def test_annotations_in_two_formats_need_a_choice(images: Path, tmp_path: Path) 
     files = {"a.xml": voc(""), "all.json": coco()}
     with pytest.raises(InputError, match=r"several formats: voc \(1\), coco \(1\)"):
         read(images, tmp_path, files)
-    assert [each.format for each in find_annotations(tmp_path)] == ["voc", "coco"]
 
 
 @pytest.mark.parametrize(
@@ -325,4 +328,70 @@ def test_a_name_that_fits_two_images_fits_none(tmp_path: Path) -> None:
     files = {"1.xml": voc(voc_object(), "a.png"), "2.xml": voc(voc_object(), "b.png")}
     annotations = read(images, tmp_path / "annotations", files)
     assert [file for file, image in annotations.images.items() if image.objects] == ["a.png"]
+    assert annotations.problem_counts() == {"missing_image": 1}
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        5,
+        "x",
+        [[1, 2, 1e9, 2, 1e9, 1e9]],
+        {"size": [HEIGHT, WIDTH], "counts": "zzzzzzzz"},
+        {"size": [HEIGHT, WIDTH], "counts": "\u00e9"},
+        {"size": [10**6, 10**6], "counts": "0"},
+    ],
+)
+def test_a_hostile_mask_costs_no_memory_and_no_other_object(segmentation: object, images: Path, tmp_path: Path) -> None:
+    """A number, a word, a polygon of a billion pixels, damaged counts, and a mask of a terapixel."""
+    size = {"width": WIDTH, "height": HEIGHT}
+    content = coco(
+        images=[{"id": 1, "file_name": "a.png", **size}],
+        annotations=[
+            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "segmentation": segmentation},
+            {"id": 2, "image_id": 1, "category_id": 3, "bbox": [5, 6, 7, 8]},
+        ],
+    )
+    annotations = read(images, tmp_path, {"a.json": content})
+    assert [(each.box, each.mask) for each in annotations.images["a.png"].objects] == [
+        ((1, 2, 3, 4), None),
+        ((5, 6, 7, 8), None),
+    ]
+    assert annotations.problem_counts() == {"mask_not_readable": 1}
+
+
+def test_text_files_that_are_no_labels_are_left_alone(images: Path, tmp_path: Path) -> None:
+    """A README beside XML files and a list of classes, which many exports contain."""
+    files = {"a.xml": voc(voc_object()), "classes.txt": "cat\n", "README.dataset.txt": "Exported in 2026.\n"}
+    annotations = read(images, tmp_path, files)
+    assert annotations.format == "voc"
+    assert annotations.problems == []
+
+
+def test_labels_without_an_image_are_reported(images: Path, tmp_path: Path) -> None:
+    """A file of numbers whose name no image has."""
+    files = {"data.yaml": NAMES, "a.txt": "0 .5 .5 .5 .5\n", "gone.txt": "0 .5 .5 .2 .2\n"}
+    assert read(images, tmp_path, files).problem_counts() == {"missing_image": 1}
+
+
+def test_a_class_number_of_a_billion_costs_no_memory(images: Path, tmp_path: Path) -> None:
+    """In the names of data.yaml."""
+    with pytest.raises(InputError, match="has no `names`"):
+        read(images, tmp_path, {"data.yaml": "names: {1000000000: cat}\n", "a.txt": "0 .5 .5 .5 .5\n"})
+
+
+def test_a_table_in_another_encoding_with_a_huge_cell_is_read_up_to_there(images: Path, tmp_path: Path) -> None:
+    """The row before the cell counts."""
+    header = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+    content = f"{header}a.png,64,48,h\u00fctte,1,2,11,22\nb.png,64,48,{'x' * 200_000},1,2,3,4\n"
+    (tmp_path / "boxes.csv").write_bytes(content.encode("latin-1"))
+    annotations = read_annotations(images, tmp_path)
+    assert len(annotations.images["a.png"].objects) == 1
+    assert annotations.problem_counts() == {"not_a_table": 1}
+
+
+def test_an_address_that_cannot_be_parsed_names_no_image(images: Path, tmp_path: Path) -> None:
+    """In a task of Label Studio, beside one that can."""
+    tasks = [{"id": n, "data": {"image": url}, "annotations": []} for n, url in enumerate(["http://[", "/d/a.png"])]
+    annotations = read(images, tmp_path, {"tasks.json": json.dumps(tasks)})
     assert annotations.problem_counts() == {"missing_image": 1}

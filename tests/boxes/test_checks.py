@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject, AnnotationSet
-from seedling.boxes.checks import CheckedAnnotations, ImageFrame, check, reject_reasons, robust_scores
+from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject, AnnotationSet, ImageFrame
+from seedling.boxes.checks import CheckedAnnotations, check, reject_reasons, robust_scores
 from seedling.boxes.geometry import as_boxes
 
 FRAME = ImageFrame(100, 80)
@@ -49,10 +49,11 @@ def test_the_second_of_two_equal_boxes_is_rejected() -> None:
 
 
 def test_two_thousand_boxes_in_an_image_are_checked() -> None:
-    """A grid of boxes of two pixels: none overlaps another."""
-    boxes = as_boxes([(2 * (number % 50), 2 * (number // 50), 2, 2) for number in range(2_000)])
-    reasons, _ = reject_reasons(boxes, ["cell"] * 2_000, 100, 80)
-    assert set(reasons) == {None}
+    """A grid of boxes of two pixels, none of which overlaps another, and the first one once more at the end."""
+    boxes = as_boxes([(2 * (number % 50), 2 * (number // 50), 2, 2) for number in range(2_000)] + [(0, 0, 2, 2)])
+    reasons, _ = reject_reasons(boxes, ["cell"] * 2_001, 100, 80)
+    assert set(reasons[:-1]) == {None}
+    assert reasons[-1] == "duplicate_box"
 
 
 def test_boxes_of_the_stored_pixels_are_turned() -> None:
@@ -84,7 +85,7 @@ def test_an_image_that_cannot_be_read_is_left_out() -> None:
 
 
 def test_a_box_of_unusual_size_is_flagged() -> None:
-    """Twenty boxes of about 20 pixels and two large ones, of which one may be cut by the frame: the other is flagged."""
+    """Twenty boxes of about 20 pixels and two large ones. One of these may be cut by the frame: the other is flagged."""
     generator = np.random.default_rng(0)
     sides = generator.uniform(18, 22, 20)
     objects = [

@@ -52,7 +52,7 @@ def test_it_prints_what_it_understood(annotated: tuple[Path, Path], tmp_path: Pa
         "Format voc: 3 images, 2 of them with 4 objects, 1 without objects, 0 not annotated.",
         "Categories: cat (3), dog (1).",
         "no_area (1 rejected), for example b.png: cat at 1, 2, 0, 20",
-        f"The list of them: {tmp_path / 'table.csv'}",
+        f"Details: {tmp_path / 'table.csv'}",
     ]
     (row,) = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
     assert (row["file"], row["category"], row["width"], row["reason"]) == ("b.png", "cat", "0", "no_area")
@@ -122,12 +122,39 @@ def test_a_turned_photograph_is_written_upright(tmp_path: Path) -> None:
     assert inside.size == 24 * 16 * 3
 
 
-def test_what_a_format_cannot_hold_is_printed(tmp_path: Path) -> None:
-    """YOLO's files cannot tell an image that is not annotated from one without objects."""
+@pytest.mark.parametrize("form", list(BoxFormat))
+def test_an_image_that_is_not_annotated_stays_so(form: BoxFormat, tmp_path: Path) -> None:
+    """In every format, it does not become an image without objects."""
     images = write_images(tmp_path / "images", FILES)
-    folder = write_annotations("voc", IMAGES[:1], ["cat"], tmp_path / "annotations")
-    result = run("boxes", images, folder, "--as", "yolo", "--to", tmp_path / "out")
-    assert "2 images that are not annotated" in result
+    folder = write_annotations("voc", [IMAGES[0], IMAGES[2]], ["cat"], tmp_path / "annotations")
+    run("boxes", images, folder, "--as", form.value, "--to", tmp_path / "out")
+    written = {Path(file).name: image for file, image in read_annotations(tmp_path / "out").images.items()}
+    assert {name: image.complete for name, image in written.items()} == {
+        "a.png": "yes",
+        "b.png": "unknown",
+        "c.png": "yes",
+    }
+
+
+def test_what_a_format_cannot_hold_is_printed(tmp_path: Path) -> None:
+    """A table has no crowds."""
+    images = write_images(tmp_path / "images", FILES)
+    crowd = AnnotatedImage("a.png", (AnnotatedObject("cat", (1, 2, 10, 20), is_crowd=True),), WIDTH, HEIGHT)
+    folder = write_annotations("coco", [crowd], ["cat"], tmp_path / "annotations")
+    output = run("boxes", images, folder, "--as", "csv", "--to", tmp_path / "out")
+    assert "The format csv cannot hold everything. Left out: 1 crowds." in output
+
+
+def test_two_images_never_share_an_annotation_file(tmp_path: Path) -> None:
+    """a.png and a.jpg would both have a.txt; nothing is written."""
+    images = write_images(tmp_path / "images", ["a.png", "a.jpg"])
+    annotated = [AnnotatedImage(file, IMAGES[0].objects, WIDTH, HEIGHT) for file in ("a.png", "a.jpg")]
+    folder = write_annotations("coco", annotated, ["cat", "dog"], tmp_path / "annotations")
+    for form in ("voc", "yolo"):
+        output = run("boxes", images, folder, "--as", form, "--to", tmp_path / form, exit_code=2)
+        assert "would have the same annotation file" in " ".join(output.split())
+        assert not (tmp_path / form).exists()
+    run("boxes", images, folder, "--as", "coco", "--to", tmp_path / "coco")
 
 
 def test_a_link_out_of_the_folder_is_not_copied(annotated: tuple[Path, Path], tmp_path: Path) -> None:
@@ -145,6 +172,8 @@ def test_a_link_out_of_the_folder_is_not_copied(annotated: tuple[Path, Path], tm
     [
         (["--as", "coco"], "pass --as and --to"),
         (["--as", "coco", "--to", "images"], "is not empty"),
+        (["--table", "nowhere/table.csv"], "The folder of nowhere/table.csv does not exist"),
+        (["--predictions", "gone.json"], "gone.json does not exist: name the folder or file of the predictions"),
     ],
 )
 def test_wrong_options_are_explained(
@@ -198,6 +227,14 @@ def test_the_table_lists_label_errors(tmp_path: Path) -> None:
     write_table(checked, issues, tmp_path / "table.csv")
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert [list(row.values()) for row in rows] == [
-        ["a.png", "cat", "1", "2", "10", "20", "swapped", "score 0.81, rather dog"],
+        ["a.png", "cat", "1", "2", "10", "20", "swapped", "score 0.81, more likely dog"],
         ["b.png", "dog", "1", "3", "10", "20", "overlooked", "score 0.50"],
     ]
+
+
+def test_predictions_of_unknown_images_are_reported(annotated: tuple[Path, Path], tmp_path: Path) -> None:
+    """They would otherwise only look like a bad detector."""
+    detected = [AnnotatedImage(file, (AnnotatedObject("cat", (1, 2, 10, 20)),)) for file in ("a.png", "gone.png")]
+    predictions = write_annotations("coco", detected, ["cat"], tmp_path / "predictions")
+    output = run("boxes", *annotated, "--predictions", predictions)
+    assert "Predictions: missing_image (1), for example instances.json: gone.png" in output

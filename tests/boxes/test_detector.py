@@ -129,7 +129,7 @@ def test_an_untrained_head_predicts_no_object_with_confidence() -> None:
 
 
 def test_a_model_without_feature_maps_is_refused(of_texts: Path, tmp_path: Path) -> None:
-    """A vision transformer, whose message names models that have them; a text encoder; and a folder that does not exist."""
+    """A vision transformer (the message names models that have them), a text encoder, and no folder at all."""
     from transformers import ViTConfig, ViTModel
 
     config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
@@ -175,7 +175,7 @@ def test_a_detector_is_the_same_each_time(squares: tuple[Path, CheckedAnnotation
 def test_an_overlooked_square_is_the_first_issue(
     tmp_path: Path, shallow: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of twenty images with two squares at most, on a backbone of random weights; AP50 by cross-validation is printed."""
+    """Of twenty images with up to two squares, on a backbone of random weights; AP50 is printed."""
     images, annotations = write_squares(tmp_path, 20)
     read = read_annotations(images, annotations)
     file = next(name for name, image in read.images.items() if len(image.objects) == 2)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject
-from seedling.boxes.label_errors import BoxIssue, detail_of, find_box_issues
+from seedling.boxes.label_errors import BoxIssue, detail_of, find_box_issues, largest_other
 from seedling.boxes.metrics import Detections
 
 CATEGORIES = ["cat", "dog"]
@@ -15,7 +16,9 @@ BOX = (10.0, 10.0, 20.0, 20.0)
 def issues_of(objects: list[AnnotatedObject], detections: Detections, kind: str) -> list[BoxIssue]:
     """The issues of a kind in one image."""
     image = AnnotatedImage("a.png", tuple(objects))
-    return [issue for issue in find_box_issues({"a.png": image}, {"a.png": detections}, CATEGORIES) if issue.kind == kind]
+    return [
+        issue for issue in find_box_issues({"a.png": image}, {"a.png": detections}, CATEGORIES) if issue.kind == kind
+    ]
 
 
 def test_a_detection_without_a_box_is_overlooked() -> None:
@@ -36,13 +39,13 @@ def test_an_object_is_overlooked_once() -> None:
 
 
 def test_a_box_of_another_class_is_swapped() -> None:
-    """The other class has 0.9 and its own 0.1: 0.81 / (0.9 + 0.1); without a detection of another class there is none."""
+    """0.9 for the other class and 0.1 for its own: 0.81 / (0.9 + 0.1). Without another class, there is no issue."""
     detections = Detections.of([BOX, BOX], [0, 1], [0.1, 0.9])
     (issue,) = issues_of([AnnotatedObject("cat", BOX)], detections, "swapped")
     assert issue.score == pytest.approx(0.81)
     assert issue.suggested is not None
     assert issue.suggested.category == "dog"
-    assert detail_of(issue) == "score 0.81, rather dog"
+    assert detail_of(issue) == "score 0.81, more likely dog"
     assert issues_of([AnnotatedObject("cat", BOX)], Detections.of([BOX], [0], [0.9]), "swapped") == []
 
 
@@ -51,7 +54,7 @@ def test_a_box_beside_its_object_is_badly_located() -> None:
     detections = Detections.of([(20, 10, 20, 20)], [0], [0.9])
     (issue,) = issues_of([AnnotatedObject("cat", BOX)], detections, "badly_located")
     assert issue.score == pytest.approx(2 / 3 * (0.2 + 0.8 * 2 / 3))
-    assert detail_of(issue) == "score 0.49, rather at 20, 10, 20, 20"
+    assert detail_of(issue) == "score 0.49, more likely at 20, 10, 20, 20"
 
 
 def test_the_detection_of_a_neighbor_makes_no_box_badly_located() -> None:
@@ -75,3 +78,10 @@ def test_a_crowd_has_no_issue() -> None:
     detections = Detections.of([BOX], [0], [0.9])
     for kind in ("overlooked", "swapped", "badly_located", "superfluous"):
         assert issues_of([crowd], detections, kind) == []
+
+
+def test_the_largest_other_overlap_by_hand() -> None:
+    """Of three objects: the second largest for the largest one, the largest for the others; of one object, 0."""
+    overlaps = np.array([[0.2, 0.7, 0.5], [0.4, 0.4, 0.1]])
+    assert largest_other(overlaps).tolist() == [[0.7, 0.5, 0.7], [0.4, 0.4, 0.4]]
+    assert largest_other(np.array([[0.3]])).tolist() == [[0.0]]

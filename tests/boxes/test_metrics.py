@@ -92,7 +92,9 @@ def scores_of_coco(images: list[Image]) -> Any:
 def test_the_scores_are_those_of_coco(seed: int) -> None:
     """AP, AP50, AP75, AR, and AP of small, medium and large objects, on random images with crowds."""
     images = random_images(seed)
-    if not any(len(objects.boxes) for objects, _ in images) or not any(len(detections.boxes) for _, detections in images):
+    if not any(len(objects.boxes) for objects, _ in images) or not any(
+        len(detections.boxes) for _, detections in images
+    ):
         return
     scores, expected = DetectionScores.of(match(images, N_CLASSES)), scores_of_coco(images)
     of_areas = [DetectionScores.of(match(images, N_CLASSES, area_range=limits)).ap for limits in AREA_RANGES.values()]

@@ -23,14 +23,16 @@ def test_a_box_goes_to_a_view_and_back(seed: int, width: int, height: int) -> No
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_box_surrounds_its_pixels_in_every_view(seed: int) -> None:
-    """A white rectangle of 40 × 24 pixels: its white pixels in the view are those of the box, to a pixel at each side."""
+    """A white rectangle of 40 × 24 pixels: in the view, the box surrounds the white pixels, to a pixel at each side."""
     pixels = np.zeros((120, 160, 3), np.uint8)
     pixels[48:72, 60:100] = 255
     geometry = random_view(160, 120, SIZE, np.random.default_rng(seed))
     (box,), _ = visible_boxes(geometry.to_view(as_boxes([(60, 48, 40, 24)])), SIZE)
     rows, columns = np.nonzero(render(pixels, geometry, SIZE)[..., 0] > 127)
     inside_image = (rows < SIZE[0]) & (columns < SIZE[1])
-    is_image = render(np.full_like(pixels, 255), geometry, SIZE)[rows, columns, 0] == 255  # not the gray around the image
+    is_image = (
+        render(np.full_like(pixels, 255), geometry, SIZE)[rows, columns, 0] == 255
+    )  # not the gray around the image
     rows, columns = rows[inside_image & is_image], columns[inside_image & is_image]
     edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     expected = [box[0], box[1], box[0] + box[2], box[1] + box[3]]

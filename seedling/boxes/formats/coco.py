@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,10 @@ def is_coco(content: object) -> bool:
     return isinstance(content, dict) and all(isinstance(content.get(name), list) for name in SECTIONS)
 
 
-def read_coco(paths: Sequence[Path], index: ImageIndex) -> AnnotationSet:
-    """Read COCO files. Raises InputError for a file that is not JSON or lacks its sections."""
+def read_coco(contents: Mapping[Path, Any], index: ImageIndex) -> AnnotationSet:
+    """Read COCO files. contents: path → the parsed file, for which `is_coco` holds."""
     annotations = AnnotationSet(FORMAT)
-    for path in paths:
-        content = load_json(path)
-        if not is_coco(content):
-            raise InputError(f"{path} is not a COCO file: it needs the lists `images`, `annotations` and `categories`.")
+    for path, content in contents.items():
         _add_file(annotations, path.name, content, index)
     return annotations
 
@@ -55,9 +53,9 @@ def _add_file(annotations: AnnotationSet, where: str, content: Mapping[str, Any]
         position = f"{where}, annotation {entry.get('id', number) if isinstance(entry, dict) else number}"
         if not isinstance(entry, dict):
             annotations.report("not_an_annotation", position)
-        elif entry.get("category_id") not in names:
+        elif not _is_id(entry.get("category_id")) or entry["category_id"] not in names:
             annotations.report("unknown_category", position, f"category_id {entry.get('category_id')}")
-        elif entry.get("image_id") not in files:
+        elif not _is_id(entry.get("image_id")) or entry["image_id"] not in files:
             annotations.report("object_of_missing_image", position, f"image_id {entry.get('image_id')}")
         else:
             file = files[entry["image_id"]]
@@ -72,7 +70,7 @@ def _category_names(annotations: AnnotationSet, where: str, entries: object) -> 
     """Category id → name; ids may begin anywhere and have gaps."""
     names: dict[Any, str] = {}
     for entry in entries if isinstance(entries, list) else []:
-        if not isinstance(entry, dict) or "id" not in entry or not str(entry.get("name", "")).strip():
+        if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not str(entry.get("name", "")).strip():
             annotations.report("category_without_id_or_name", where, str(entry)[:80])
         elif entry["id"] in names and names[entry["id"]] != entry["name"]:
             detail = f"id {entry['id']}: '{names[entry['id']]}' and '{entry['name']}'"
@@ -91,7 +89,7 @@ def _image_files(
     sizes: dict[str, tuple[int | None, int | None]] = {}
     for entry in entries:
         name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or isinstance(entry.get("id"), dict | list | None):
+        if not isinstance(name, str) or not _is_id(entry.get("id")):
             annotations.report("image_without_id_or_name", where, str(entry)[:80])
             continue
         file = index.find(name)
@@ -99,14 +97,22 @@ def _image_files(
             annotations.report("missing_image", where, name)
         elif entry["id"] in files:
             annotations.report("duplicate_image_id", where, f"id {entry['id']}: {files[entry['id']]} and {file}")
+        elif file in sizes:
+            annotations.report("annotated_twice", where, f"{file} has several entries in `images`")
         else:
             files[entry["id"]] = file
             sizes[file] = (_pixels(entry.get("width")), _pixels(entry.get("height")))
     return files, sizes
 
 
+def _is_id(value: object) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
+
+
 def _pixels(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return None
+    return int(value) if value > 0 else None
 
 
 def _object(

@@ -9,11 +9,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject, AnnotationSet, Box, ImageIndex, box_of_points
-from seedling.boxes.formats.coco import load_json
-from seedling.errors import InputError
 
 FORMAT = "label_studio"
-LABEL_KEYS = {"rectanglelabels": "rectanglelabels", "polygonlabels": "polygonlabels"}
+KINDS = ("rectanglelabels", "polygonlabels")
 
 
 def is_label_studio(content: object) -> bool:
@@ -28,16 +26,15 @@ def is_label_studio(content: object) -> bool:
     )
 
 
-def read_label_studio(paths: Sequence[Path], index: ImageIndex, *, hulls_of_rotated: bool = False) -> AnnotationSet:
+def read_label_studio(
+    contents: Mapping[Path, Any], index: ImageIndex, *, hulls_of_rotated: bool = False
+) -> AnnotationSet:
     """Read exports of tasks. Of several annotations of a task, the first that was not canceled counts.
 
-    Raises InputError for a file that is no list of tasks.
+    contents: path → the parsed file, for which `is_label_studio` holds.
     """
     annotations = AnnotationSet(FORMAT)
-    for path in paths:
-        tasks = load_json(path)
-        if not is_label_studio(tasks):
-            raise InputError(f"{path} is not an export of Label Studio: export the project as JSON.")
+    for path, tasks in contents.items():
         for number, task in enumerate(tasks, start=1):
             where = f"{path.name}, task {task.get('id', number) if isinstance(task, dict) else number}"
             if isinstance(task, dict) and isinstance(task.get("data"), dict):
@@ -57,7 +54,7 @@ def _add_task(
         return
     finished = [
         each
-        for each in task.get("annotations") or []
+        for each in (task["annotations"] if isinstance(task.get("annotations"), list) else [])
         if isinstance(each, dict) and not each.get("was_cancelled") and isinstance(each.get("result"), list)
     ]
     if not finished:
@@ -75,7 +72,10 @@ def _add_task(
 
 def _names_of(address: str) -> list[str]:
     """The paths that an address may mean: that of a local file is in its query."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return [address]
     local = parse_qs(parts.query).get("d", [])
     name = unquote(parts.path)
     _, dash, after = name.rpartition("/")[2].partition("-")  # an uploaded file has a random prefix
@@ -86,9 +86,9 @@ def _objects(
     annotations: AnnotationSet, where: str, region: Mapping[str, Any], hulls_of_rotated: bool
 ) -> list[AnnotatedObject]:
     value, kind = region["value"], region.get("type")
-    labels = value.get(LABEL_KEYS.get(str(kind), ""), None)
+    labels = value.get(kind) if kind in KINDS else None
     if not isinstance(labels, list) or not labels:
-        if kind in LABEL_KEYS:
+        if kind in KINDS:
             annotations.report("object_without_name", where)
         elif kind not in {"choices", "textarea", "rating"}:
             annotations.report("region_of_another_kind", where, str(kind))

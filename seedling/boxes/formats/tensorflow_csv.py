@@ -28,15 +28,20 @@ def read_csv(paths: Sequence[Path], index: ImageIndex) -> AnnotationSet:
     annotations = AnnotationSet(FORMAT)
     images: dict[str, AnnotatedImage] = {}
     for path in paths:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             reader = csv.DictReader(file)
             reader.fieldnames = [name.strip().casefold() for name in reader.fieldnames or []]
             if not is_table_of_boxes(reader.fieldnames):
                 raise InputError(
                     f"{path} needs the columns {', '.join(COLUMNS)}; it has {', '.join(reader.fieldnames)}."
                 )
-            for number, row in enumerate(reader, start=2):
-                _add_row(annotations, images, f"{path.name}, line {number}", row, index)
+            try:
+                for number, row in enumerate(reader, start=2):
+                    _add_row(annotations, images, f"{path.name}, line {number}", row, index)
+            except csv.Error as error:
+                annotations.report(
+                    "not_a_table", f"{path.name}, line {reader.line_num}", f"{error}; the rest is not read"
+                )
     for image in images.values():
         annotations.add(image)
     return annotations

@@ -7,20 +7,31 @@ is a polygon, whose smallest upright box counts. If every row of a dataset has n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seedling.boxes.annotations import AnnotatedImage, AnnotatedObject, AnnotationSet, Box, ImageIndex, box_of_points
+from seedling.boxes.annotations import (
+    AnnotatedImage,
+    AnnotatedObject,
+    AnnotationSet,
+    Box,
+    FrameOf,
+    ImageIndex,
+    box_of_points,
+)
 from seedling.errors import InputError
+from seedling.files.yaml_files import read_yaml_file
 
 FORMAT = "yolo"
 NAMES_FILES = ("classes.txt", "obj.names", "names.txt")
 NUMBERS_OF_BOX, NUMBERS_WITH_CONFIDENCE, NUMBERS_OF_ROTATED = 5, 6, 9
+MAX_CLASSES = 10_000
+MAX_LINE_CHARACTERS = 10_000
+NUMBER = re.compile(r"[-+]?[\d.]+([eE][-+]?\d+)?")
 ROUNDING_SHARE = 1e-3  # coordinates over 1 by less than this are rounding
-SizeOf = Callable[[str], tuple[int, int] | None]
-"""File of an image → width and height of its pixels; None if it cannot be read."""
 
 
 def read_names(path: Path) -> list[str]:
@@ -28,28 +39,37 @@ def read_names(path: Path) -> list[str]:
 
     Raises InputError if there are none.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     if path.suffix not in {".yaml", ".yml"}:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    try:
-        content: Any = YAML(typ="safe").load(path)
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    content: Any = read_yaml_file(path)
     names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict) and all(isinstance(key, int) and key >= 0 for key in names):
+    if isinstance(names, dict) and all(isinstance(key, int) and 0 <= key < MAX_CLASSES for key in names):
         names = [str(names.get(index, f"class {index}")) for index in range(max(names, default=-1) + 1)]
     if not isinstance(names, list) or not names:
         raise InputError(f"{path} has no `names`: list the names of the classes there, in the order of their numbers.")
     return [str(name).strip() for name in names]
 
 
+def is_label_file(path: Path, index: ImageIndex) -> bool:
+    """Whether a text file belongs to an image, by its name, or has a row of at least five numbers."""
+    if _image_of(path, index) is not None:
+        return True
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        words = file.readline(MAX_LINE_CHARACTERS).split()
+    return len(words) >= NUMBERS_OF_BOX and all(NUMBER.fullmatch(word) for word in words)
+
+
+def _image_of(path: Path, index: ImageIndex) -> str | None:
+    parts = ["images" if part == "labels" else part for part in path.with_suffix("").parts]
+    return index.find_stem("/".join(parts)) or index.find_stem(path.stem)
+
+
 def read_yolo(
     labels: Sequence[Path],
     index: ImageIndex,
     names: Sequence[str],
-    size_of: SizeOf,
+    frame_of: FrameOf,
     *,
     hulls_of_rotated: bool = False,
 ) -> AnnotationSet:
@@ -63,13 +83,12 @@ def read_yolo(
     files = [_rows_of(annotations, path, index) for path in labels]
     lengths = {len(row.values) for rows in files if rows for row in rows.rows}
     is_rotated = lengths == {NUMBERS_OF_ROTATED}
-    for rows in files:
-        size = None if rows is None else size_of(rows.file)
-        if rows is None:
-            continue
-        if size is None:
+    for rows in filter(None, files):
+        frame = frame_of(rows.file)
+        if frame is None:
             annotations.report("image_not_readable", rows.name, rows.file)
             continue
+        size = (frame.width, frame.height)
         reader = _RowReader(annotations, names, size, is_rotated=is_rotated and not hulls_of_rotated)
         objects = tuple(annotated for row in rows.rows if (annotated := reader.object_of(row)))
         annotations.add(AnnotatedImage(rows.file, objects, *size, complete="yes", annotation=rows.name))
@@ -90,8 +109,7 @@ class _LabelFile:
 
 
 def _rows_of(annotations: AnnotationSet, path: Path, index: ImageIndex) -> _LabelFile | None:
-    parts = ["images" if part == "labels" else part for part in path.with_suffix("").parts]
-    file = index.find_stem("/".join(parts)) or index.find_stem(path.stem)
+    file = _image_of(path, index)
     if file is None:
         annotations.report("missing_image", path.name, path.stem)
         return None
